@@ -12,6 +12,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::Future;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
@@ -93,13 +94,12 @@ where
     }
 
     /// Sends on this connection. A request that was never written comes back in the error.
-    pub(super) async fn send(
+    pub(super) fn send(
         &self,
         req: Request<B>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing<B, Wire>>>> {
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing<B, Wire>>>>> + use<B> {
         let req = req.map(|body| Outgoing::new(body, &self.wire));
-        let answer = self.sender.borrow_mut().try_send_request(req);
-        answer.await
+        self.sender.borrow_mut().try_send_request(req)
     }
 }
 
@@ -312,7 +312,126 @@ const QUIET: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::UnixStream;
+    use tokio::runtime::Runtime;
+    use tokio::task::LocalSet;
+
     use super::*;
+    use crate::upstream::RequestBody;
+    use crate::upstream::io::Socket;
+
+    const TIMEOUT: Duration = Duration::from_secs(4);
+
+    fn worker() -> (Runtime, LocalSet) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        (runtime, LocalSet::new())
+    }
+
+    fn idle(max: usize) -> Rc<Idle<RequestBody>> {
+        Idle::new(max, TIMEOUT, Rc::default())
+    }
+
+    /// A connection that went idle `ago`, and the app's end of it.
+    async fn put(idle: &Rc<Idle<RequestBody>>, ago: Duration) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+        let conn = Conn::start(Io::Plain(Socket::Unix(ours)), idle).await.expect("a connection");
+        // Its task must have run once before it can be ready.
+        tokio::task::yield_now().await;
+        let wire = Rc::clone(&conn.wire);
+        idle.put(conn);
+        wire.idle_since.set(Some(now() - ago));
+        theirs
+    }
+
+    async fn closed(stream: &mut UnixStream) -> bool {
+        stream.read(&mut [0]).await.is_ok_and(|n| n == 0)
+    }
+
+    #[test]
+    fn an_unrepeatable_request_takes_nothing_older_than_half_of_what_was_learned() {
+        // Goal: t-1, t, t+1 around half of a learned 20 ms; a replayable request takes any of them.
+        let (runtime, local) = worker();
+        local.block_on(&runtime, async {
+            let idle = idle(4);
+            idle.closed_after(Duration::from_millis(20));
+            let _theirs = put(&idle, Duration::ZERO).await;
+            let since = idle.stack.borrow()[0].wire.idle_since.get().expect("idle");
+            let half = since + Duration::from_millis(10);
+            let nanosecond = Duration::from_nanos(1);
+            assert!(idle.pop(half, false).is_none());
+            assert!(idle.pop(half + nanosecond, false).is_none());
+            assert!(idle.pop(half - nanosecond, false).is_some());
+            assert_eq!(idle.len(), 0);
+            let _theirs = put(&idle, Duration::from_millis(15)).await;
+            assert!(idle.take(false).await.is_none());
+            assert!(idle.take(true).await.is_some());
+        });
+    }
+
+    #[test]
+    fn the_newest_is_taken_the_oldest_evicted_and_the_expired_closed() {
+        // Goal: a stack of at most two; expiry at exactly the timeout, by taking and by sweeping; none of it teaches.
+        let (runtime, local) = worker();
+        local.block_on(&runtime, async {
+            let idle = idle(2);
+            let mut oldest = put(&idle, Duration::from_secs(3)).await;
+            let mut older = put(&idle, Duration::from_secs(2)).await;
+            let mut newest = put(&idle, Duration::from_secs(1)).await;
+            assert_eq!(idle.len(), 2);
+            assert!(closed(&mut oldest).await);
+
+            let since = idle.stack.borrow()[0].wire.idle_since.get().expect("idle");
+            assert!(idle.sweep(since + TIMEOUT - Duration::from_nanos(1)));
+            assert_eq!(idle.len(), 2);
+            assert!(idle.sweep(since + TIMEOUT));
+            assert_eq!(idle.len(), 1);
+            assert!(closed(&mut older).await);
+
+            let (conn, age) = idle.take(true).await.expect("the newest");
+            assert!((1..2).contains(&age.as_secs()));
+            idle.put(conn);
+            let since = idle.stack.borrow()[0].wire.idle_since.get().expect("idle");
+            assert!(idle.pop(since + TIMEOUT, true).is_none());
+            assert!(closed(&mut newest).await);
+            assert_eq!((idle.len(), idle.learned()), (0, None));
+        });
+    }
+
+    #[test]
+    fn a_connection_the_app_closed_while_idle_teaches_its_age() {
+        // Goal: the FIN removes the connection and its idle age becomes what is known of the app's timeout.
+        let (runtime, local) = worker();
+        local.block_on(&runtime, async {
+            let idle = idle(2);
+            drop(put(&idle, Duration::from_secs(2)).await);
+            while idle.len() > 0 {
+                tokio::task::yield_now().await;
+            }
+            let learned = idle.learned().expect("learned");
+            assert!((2..3).contains(&learned.as_secs()), "{learned:?}");
+        });
+    }
+
+    #[test]
+    fn a_request_that_was_never_written_comes_back() {
+        // Goal: the worst order of events. The sockets have been polled (the FIN is known to the runtime) but the
+        // connection's task has not run when a request is handed to it: hyper must look before it writes.
+        let (runtime, local) = worker();
+        let idle = idle(2);
+        let theirs = local.block_on(&runtime, put(&idle, Duration::ZERO));
+        drop(theirs);
+        // Polls the sockets without running the local tasks.
+        runtime.block_on(tokio::task::yield_now());
+        local.block_on(&runtime, async {
+            let (conn, _age) = idle.pop(now(), true).expect("still looks alive");
+            assert!(conn.is_ready() && !conn.is_closed());
+            let req = Request::post("/pay").body(RequestBody::Full(Bytes::from_static(b"1"))).expect("a request");
+            let mut error = conn.send(req).await.expect_err("closed");
+            let back = error.take_message().expect("the request").map(Outgoing::into_inner);
+            assert!(matches!(back.body(), RequestBody::Full(body) if body == "1"));
+        });
+    }
 
     #[test]
     fn keep_alive_parameters_are_read_in_any_order() {

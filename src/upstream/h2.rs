@@ -8,6 +8,7 @@
 //! Requests fill the oldest connection first, so that connections opened for a burst become idle and are swept.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -116,12 +117,12 @@ where
     B::Error: Into<BoxError>,
 {
     /// Sends on this stream. A request that was never written comes back in the error.
-    pub(super) async fn send(
+    pub(super) fn send(
         &mut self,
         req: Request<B>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing<B, Stream>>>> {
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing<B, Stream>>>>> + use<B> {
         let req = req.map(|body| Outgoing::new(body, &self.stream));
-        self.sender.try_send_request(req).await
+        self.sender.try_send_request(req)
     }
 }
 

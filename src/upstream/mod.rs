@@ -7,7 +7,7 @@
 //! to the floors above, which read them from [`SendError`].
 //!
 //! Reading order: [`Pool`] (`pool`), its two halves (`h1`, `h2`), what comes back (`response`), how sockets are opened
-//! (`connect`, `io`, `resolve`, `tls`).
+//! (`connect`, `io`, `resolve`, `tls`), then [`probe`].
 //!
 //! Informational answers: hyper's client skips every 1xx but 101, so 100 and 103 from the app do not travel further.
 
@@ -28,6 +28,7 @@ mod io;
 mod resolve;
 pub mod tls;
 
+pub mod probe;
 pub mod rt;
 
 pub use body::{BodyError, BodySender, RequestBody, Side};

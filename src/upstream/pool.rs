@@ -133,111 +133,120 @@ where
     ///
     /// Must run inside a `LocalSet`.
     pub async fn send(self: &Rc<Self>, req: Request<B>, how: SendHow) -> Result<Response<UpstreamBody>, SendError<B>> {
-        // Upgrades exist on HTTP/1.1 only (RFC 8441 is not offered).
-        let upgrade = req.headers().contains_key(UPGRADE);
-        match self.spec.protocol {
-            Protocol::Http1 => self.send_http1(req, how).await,
-            Protocol::Http2 => self.send_http2(req, how, Alpn::Http2).await,
-            Protocol::Auto if upgrade => self.send_http1(req, how).await,
-            Protocol::Auto if self.spec.tls.is_none() && how.want_http2 => self.send_http2(req, how, Alpn::Http2).await,
-            Protocol::Auto if self.spec.tls.is_none() || self.chose_http2.get() == Some(false) => {
-                self.send_http1(req, how).await
-            }
-            Protocol::Auto => self.send_http2(req, how, Alpn::Any).await,
+        match self.choose(&req, how) {
+            Choice::Http1 => self.send_http1(req, how, None).await,
+            Choice::Http2(alpn) => match self.send_http2(req, how, alpn).await {
+                Sent::Over(outcome) => outcome,
+                Sent::NotHttp2(req, conn) => self.send_http1(req, how, conn).await,
+            },
         }
     }
 
+    fn choose(&self, req: &Request<B>, how: SendHow) -> Choice {
+        let plain = self.spec.tls.is_none();
+        match self.spec.protocol {
+            Protocol::Http1 => Choice::Http1,
+            Protocol::Http2 => Choice::Http2(Alpn::Http2),
+            // Upgrades exist on HTTP/1.1 only (RFC 8441 is not offered).
+            Protocol::Auto if req.headers().contains_key(UPGRADE) => Choice::Http1,
+            Protocol::Auto if plain && how.want_http2 => Choice::Http2(Alpn::Http2),
+            Protocol::Auto if plain || self.chose_http2.get() == Some(false) => Choice::Http1,
+            Protocol::Auto => Choice::Http2(Alpn::Any),
+        }
+    }
+
+    /// `opened`: a connection that has not served yet and is this request's.
     async fn send_http1(
         self: &Rc<Self>,
         mut req: Request<B>,
         how: SendHow,
+        mut opened: Option<Rc<Conn<B>>>,
     ) -> Result<Response<UpstreamBody>, SendError<B>> {
         prepare::http1(&mut req, &self.target);
-        if !how.fresh
-            && let Some((conn, age)) = self.idle.take(how.replayable).await
-        {
-            match conn.send(req).await {
-                Ok(res) => {
-                    self.idle.survived(age);
-                    self.tally.reused();
-                    return Ok(self.answer_http1(res, conn, true));
-                }
-                Err(mut error) => match error.take_message() {
-                    // The app closed it before we wrote: the one retry that is always safe.
-                    Some(message) => {
-                        self.idle.closed_after(age);
-                        req = message.map(Outgoing::into_inner);
+        let mut reuse = !how.fresh && opened.is_none();
+        loop {
+            let idle = if reuse { self.idle.take(how.replayable).await } else { None };
+            let (conn, idle_for) = match idle {
+                Some((conn, age)) => (conn, Some(age)),
+                None => {
+                    let conn = match opened.take() {
+                        Some(conn) => Ok(conn),
+                        // Boxed: connecting is rare and large, and would otherwise be part of every request's future.
+                        None => Box::pin(self.open_http1(how)).await,
+                    };
+                    match conn {
+                        Ok(conn) => (conn, None),
+                        Err(cause) => return Err(SendError::connect(cause, req)),
                     }
-                    None => return Err(SendError::after_write(error.into_error(), conn.watch(), true)),
-                },
-            }
-        }
-        match self.open_http1(how).await {
-            Ok(conn) => self.send_fresh(req, conn).await,
-            Err(cause) => Err(SendError::connect(cause, req)),
+                }
+            };
+            let mut error = match conn.send(req).await {
+                Ok(res) => return Ok(self.answer_http1(res, conn, idle_for)),
+                Err(error) => error,
+            };
+            let Some(message) = error.take_message() else {
+                return Err(SendError::after_write(error.into_error(), conn.watch(), idle_for.is_some()));
+            };
+            req = message.map(Outgoing::into_inner);
+            let Some(age) = idle_for else {
+                return Err(SendError::NeverWritten { request: Some(Box::new(req)) });
+            };
+            // The app closed it before we wrote: the one retry that is always safe, on a fresh connection.
+            self.idle.closed_after(age);
+            reuse = false;
         }
     }
 
-    /// Sends on a connection that has not served yet.
-    async fn send_fresh(
-        self: &Rc<Self>,
-        req: Request<B>,
+    fn answer_http1(
+        &self,
+        res: Response<Incoming>,
         conn: Rc<Conn<B>>,
-    ) -> Result<Response<UpstreamBody>, SendError<B>> {
-        match conn.send(req).await {
-            Ok(res) => {
-                self.idle.announced(res.headers());
-                Ok(self.answer_http1(res, conn, false))
+        idle_for: Option<Duration>,
+    ) -> Response<UpstreamBody> {
+        match idle_for {
+            Some(age) => {
+                self.idle.survived(age);
+                self.tally.reused();
             }
-            Err(mut error) => Err(match error.take_message() {
-                Some(message) => SendError::NeverWritten { request: Some(Box::new(message.map(Outgoing::into_inner))) },
-                None => SendError::after_write(error.into_error(), conn.watch(), false),
-            }),
+            None => self.idle.announced(res.headers()),
         }
-    }
-
-    fn answer_http1(&self, res: Response<Incoming>, conn: Rc<Conn<B>>, reused: bool) -> Response<UpstreamBody> {
+        let reused = idle_for.is_some();
         if res.status() == StatusCode::SWITCHING_PROTOCOLS {
             return res.map(|body| UpstreamBody::without_lease(body, reused));
         }
         res.map(|body| UpstreamBody::new(body, conn, reused))
     }
 
-    async fn send_http2(
-        self: &Rc<Self>,
-        mut req: Request<B>,
-        how: SendHow,
-        alpn: Alpn,
-    ) -> Result<Response<UpstreamBody>, SendError<B>> {
+    async fn send_http2(self: &Rc<Self>, mut req: Request<B>, how: SendHow, alpn: Alpn) -> Sent<B> {
         for _ in 0..HTTP2_TRIES_MAX {
-            let mut seat = match self.seat(how, alpn).await {
+            let place = match self.streams.pick() {
+                Some(seat) => Ok(Place::Http2(seat)),
+                None => Box::pin(self.seat(how, alpn)).await,
+            };
+            let mut seat = match place {
                 Ok(Place::Http2(seat)) => seat,
-                Ok(Place::Http1(Some(conn))) => {
-                    prepare::http1(&mut req, &self.target);
-                    return self.send_fresh(req, conn).await;
-                }
-                Ok(Place::Http1(None)) => return self.send_http1(req, how).await,
-                Err(cause) => return Err(SendError::connect(cause, req)),
+                Ok(Place::Http1(conn)) => return Sent::NotHttp2(req, conn),
+                Err(cause) => return Sent::Over(Err(SendError::connect(cause, req))),
             };
             prepare::http2(&mut req, &self.target);
-            match seat.send(req).await {
+            let mut error = match seat.send(req).await {
                 Ok(res) => {
                     if seat.reused {
                         self.tally.reused();
                     }
-                    return Ok(res.map(|body| UpstreamBody::new(body, seat.stream, seat.reused)));
+                    return Sent::Over(Ok(res.map(|body| UpstreamBody::new(body, seat.stream, seat.reused))));
                 }
-                Err(mut error) => match error.take_message() {
-                    // The connection is going away (GOAWAY, closed) and had not begun with this request.
-                    Some(message) => {
-                        self.streams.forget(&seat);
-                        req = message.map(Outgoing::into_inner);
-                    }
-                    None => return Err(SendError::after_write(error.into_error(), seat.stream.watch(), seat.reused)),
-                },
-            }
+                Err(error) => error,
+            };
+            let Some(message) = error.take_message() else {
+                let error = SendError::after_write(error.into_error(), seat.stream.watch(), seat.reused);
+                return Sent::Over(Err(error));
+            };
+            // The connection is going away (GOAWAY, closed) and had not begun with this request.
+            self.streams.forget(&seat);
+            req = message.map(Outgoing::into_inner);
         }
-        Err(SendError::NeverWritten { request: Some(Box::new(req)) })
+        Sent::Over(Err(SendError::NeverWritten { request: Some(Box::new(req)) }))
     }
 
     /// A stream on a connection that has room, opening one if need be; all waiting counts as connecting.
@@ -314,10 +323,23 @@ impl<B: 'static> Pool<B> {
     }
 }
 
+/// Which half of the pool a request begins with.
+enum Choice {
+    Http1,
+    Http2(Alpn),
+}
+
+/// What became of a request that began with HTTP/2.
+enum Sent<B> {
+    Over(Result<Response<UpstreamBody>, SendError<B>>),
+    /// TLS chose HTTP/1.1; with the connection that found out, for whoever opened it.
+    NotHttp2(Request<B>, Option<Rc<Conn<B>>>),
+}
+
 /// Where a request that may go over HTTP/2 goes.
 enum Place<B> {
     Http2(Seat<B>),
-    /// TLS chose HTTP/1.1; with the connection that found out, for whoever opened it.
+    /// As [`Sent::NotHttp2`].
     Http1(Option<Rc<Conn<B>>>),
 }
 

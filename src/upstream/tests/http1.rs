@@ -422,3 +422,13 @@ fn an_announced_idle_timeout_is_learned_and_close_idle_closes() {
         assert_eq!((pool.counts().idle, pool.learned_idle_timeout()), (0, Some(Duration::from_secs(5))));
     });
 }
+
+#[test]
+fn a_request_in_flight_stays_small() {
+    // Goal: connecting is boxed away, so that a request's future is not copied around by the kilobyte.
+    on_a_worker(async {
+        let pool = pool(Address::Unix("/nowhere".into()));
+        assert!(std::mem::size_of_val(&pool.send(get("/"), how())) <= 2048);
+        assert!(std::mem::size_of::<UpstreamBody>() <= 64);
+    });
+}

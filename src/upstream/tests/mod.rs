@@ -5,6 +5,9 @@
 
 mod connecting;
 mod http1;
+mod http2;
+mod probing;
+mod secure;
 
 use std::future::Future;
 use std::pin::Pin;
