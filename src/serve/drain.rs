@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::server::Server;
-use crate::core::drain::{Drain, Params, Phase};
+use crate::core::drain::{Drain, Open, Params, Phase};
 use crate::proxy::Shared;
 use crate::state::clock;
 use crate::state::lifecycle::Stage;
@@ -47,7 +47,9 @@ pub async fn drain(server: &Server, shared: &Shared, params: Params, abort: impl
     let (mut forced, mut closing) = (false, false);
     loop {
         let now = clock::now();
-        match decision.tick(now, lifecycle.in_flight() + lifecycle.connections()) {
+        let upgraded = lifecycle.upgraded();
+        let requests = lifecycle.in_flight().saturating_sub(upgraded) + lifecycle.connections();
+        match decision.tick(now, Open { requests, upgraded }) {
             Phase::Serving | Phase::Delaying => {}
             Phase::Closing if closing => {}
             Phase::Closing => {
@@ -55,6 +57,7 @@ pub async fn drain(server: &Server, shared: &Shared, params: Params, abort: impl
                 close(server, shared).await;
                 continue;
             }
+            Phase::Parting => lifecycle.advance(Stage::Parting),
             Phase::Finished | Phase::Aborted => break,
         }
         let wait = decision.next_change().map_or(LOOK, |at| at.saturating_duration_since(now).min(LOOK));
