@@ -166,9 +166,9 @@ async fn open(address: &Address, tls: Option<(&ClientTls, Alpn)>) -> Result<Conn
         Address::Tcp { host, port } => {
             let addresses =
                 resolve(host, *port).await.map_err(|error| ConnectError::new(ConnectProblem::Dns, error))?;
-            Socket::Tcp(open_tcp(addresses).await.map_err(ConnectError::from_tcp)?)
+            Socket::from(open_tcp(addresses).await.map_err(ConnectError::from_tcp)?)
         }
-        Address::Unix(path) => Socket::Unix(open_unix(path).await.map_err(ConnectError::from_unix)?),
+        Address::Unix(path) => Socket::from(open_unix(path).await.map_err(ConnectError::from_unix)?),
     };
     let Some((tls, alpn)) = tls else {
         return Ok(Connected { io: Io::Plain(socket), chose_http2: false });

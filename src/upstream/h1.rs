@@ -200,6 +200,10 @@ impl<B: 'static> Idle<B> {
             return None;
         }
         if !replayable && age >= self.learned.borrow().trusted_age(self.timeout) {
+            // Refused, but alive: evidence too, or an app that gets only such requests would never be trusted again.
+            if stack.back().is_some_and(|conn| conn.is_ready()) {
+                self.survived(age);
+            }
             return None;
         }
         let conn = stack.pop_back()?;
@@ -238,11 +242,6 @@ impl<B: 'static> Idle<B> {
         self.learned.borrow_mut().closed_after(age);
     }
 
-    /// A connection that had been idle for `age` answered.
-    pub(super) fn survived(&self, age: Duration) {
-        self.learned.borrow_mut().survived(age);
-    }
-
     /// Reads `Keep-Alive: timeout=` from a response.
     pub(super) fn announced(&self, headers: &HeaderMap) {
         if let Some(timeout) = headers.get(KEEP_ALIVE).and_then(|value| keep_alive_timeout(value.as_bytes())) {
@@ -264,6 +263,13 @@ impl<B: 'static> Idle<B> {
     }
 }
 
+impl<B> Idle<B> {
+    /// A connection was alive after having been idle for `age`.
+    pub(super) fn survived(&self, age: Duration) {
+        self.learned.borrow_mut().survived(age);
+    }
+}
+
 impl<B> Sweep for Idle<B> {
     fn sweep(&self, now: Instant) -> bool {
         let mut expired = Vec::new();
@@ -272,6 +278,7 @@ impl<B> Sweep for Idle<B> {
             if now.saturating_duration_since(since) < self.timeout {
                 break;
             }
+            self.survived(self.timeout);
             expired.extend(stack.pop_front());
         }
         let left = !stack.is_empty();
@@ -335,7 +342,7 @@ mod tests {
     /// A connection that went idle `ago`, and the app's end of it.
     async fn put(idle: &Rc<Idle<RequestBody>>, ago: Duration) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
-        let conn = Conn::start(Io::Plain(Socket::Unix(ours)), idle).await.expect("a connection");
+        let conn = Conn::start(Io::Plain(Socket::from(ours)), idle).await.expect("a connection");
         // Its task must have run once before it can be ready.
         tokio::task::yield_now().await;
         let wire = Rc::clone(&conn.wire);

@@ -6,7 +6,7 @@
 //! disagree by less than the other half. Pure: ages are arguments.
 //!
 //! A restart of the app closes connections of every age and would teach a far too short time for ever, so contrary
-//! evidence counts: after [`SURVIVORS_TO_FORGET`] reuses in a row of connections older than what was learned, the
+//! evidence counts: after [`SURVIVORS_TO_FORGET`] connections in a row were alive at an age above what was learned, the
 //! shortest of those ages is believed instead.
 
 use std::time::Duration;
@@ -30,7 +30,7 @@ impl IdleTimeout {
         self.shortest = Some(self.shortest.map_or(timeout, |shortest| shortest.min(timeout)));
     }
 
-    /// A connection that had been idle for `age` answered a request.
+    /// A connection was alive after having been idle for `age`.
     pub(super) fn survived(&mut self, age: Duration) {
         let Some(shortest) = self.shortest else { return };
         if age <= shortest {
@@ -56,7 +56,7 @@ impl IdleTimeout {
     }
 }
 
-/// How many reuses in a row of older connections outweigh what was learned.
+/// How many older connections in a row outweigh what was learned.
 const SURVIVORS_TO_FORGET: u32 = 8;
 
 #[cfg(test)]

@@ -432,3 +432,23 @@ fn a_request_in_flight_stays_small() {
         assert!(std::mem::size_of::<UpstreamBody>() <= 64);
     });
 }
+
+#[test]
+fn an_early_refusal_reaches_the_client_although_the_app_hung_up() {
+    // Goal: the app answers 413 and closes with most of the upload unread, which resets the connection under our
+    // writes; the answer must not be lost to the write error. Repeated, because the order of events varies.
+    for _ in 0..50 {
+        on_a_worker(async {
+            let (address, _app) = app(async |listener| {
+                let mut stream = accept(&listener).await;
+                read_head(&mut stream).await;
+                say(&mut stream, "HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\n\r\nno").await;
+            })
+            .await;
+            let body = RequestBody::Full(Bytes::from(vec![b'x'; 4 << 20]));
+            let res = pool(address).send(request("POST", "/", body), once()).await.expect("the refusal");
+            assert_eq!(res.status(), StatusCode::PAYLOAD_TOO_LARGE);
+            assert_eq!(text(res).await.expect("whole"), "no");
+        });
+    }
+}
