@@ -27,9 +27,10 @@ use hyper_util::rt::TokioIo;
 use super::body::{Outgoing, Watch, Watched};
 use super::io::Io;
 use super::learned::IdleTimeout;
-use super::pool::{Tally, now};
+use super::pool::now;
 use super::response::Lease;
 use super::sweep::{Sweep, Sweeper};
+use super::tally::Tally;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

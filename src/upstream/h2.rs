@@ -24,9 +24,10 @@ use tokio::sync::Notify;
 
 use super::body::{Outgoing, Watch, Watched};
 use super::connect::ConnectError;
-use super::pool::{Tally, now};
+use super::pool::now;
 use super::response::Lease;
 use super::sweep::{Sweep, Sweeper};
+use super::tally::Tally;
 pub(super) use opening::Opening;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
