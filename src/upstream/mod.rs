@@ -34,13 +34,14 @@ pub mod probe;
 pub mod rt;
 
 pub use body::{BodyError, BodySender, RequestBody, Side};
-pub use connect::{Alpn, ConnectError, ConnectProblem, connect};
+pub use connect::{Alpn, ConnectError, ConnectProblem, Connected, connect};
 pub use error::{SendError, UpstreamBodyError, UpstreamBodyProblem};
+pub use io::Io;
 pub use pool::Pool;
 pub use response::UpstreamBody;
 pub use spec::{EndpointSpec, Protocol, SendHow};
 pub use tally::Counts;
-pub use tls::{ClientTls, TlsProblem};
+pub use tls::{ClientTls, TlsProblem, TlsTrouble};
 
 #[cfg(test)]
 mod tests;
