@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::certificates::{CertificateInfo, Fingerprint};
+use super::gate::Gate;
 use super::listener::{self, Bound, ListenerShared, Socket};
 use super::tls;
 use super::worker::{self, Command};
@@ -201,6 +202,12 @@ impl Server {
             open.values().map(|known| ((*known.shared.name()).clone(), known.shared.bound.clone())).collect();
         found.sort_by(|one, other| one.0.cmp(&other.0));
         found
+    }
+
+    /// Listener names and the counts of their connections.
+    pub fn gates(&self) -> Vec<(Arc<String>, Arc<Gate>)> {
+        let open = lock(&self.open);
+        open.values().map(|known| (known.shared.name(), Arc::clone(&known.shared.gate))).collect()
     }
 
     /// Every certificate in use.
