@@ -2,3 +2,25 @@
 //! time, randomness and parameters are arguments, so every decision can be simulated exactly.
 
 pub mod units;
+
+pub mod framing;
+pub mod headers;
+pub mod path;
+pub mod route;
+
+pub mod deadline;
+pub mod forwarded;
+pub mod redact;
+pub mod request_id;
+pub mod trace;
+pub mod websocket;
+
+pub mod backoff;
+pub mod breaker;
+pub mod bucket;
+pub mod drain;
+pub mod health;
+pub mod histogram;
+pub mod inflight;
+pub mod keyed;
+pub mod retry;

@@ -1,0 +1,44 @@
+//! Request ids: which of them may be taken over from a hop we trust, and how one of ours is written.
+
+/// The longest id taken over.
+const LENGTH_MAX: usize = 128;
+
+/// Printable, and safe wherever ids are printed: logs, JSON, HTML, headers.
+pub fn well_formed(value: &[u8]) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
+    !value.is_empty() && value.len() <= LENGTH_MAX && value.iter().all(plain)
+}
+
+/// 128 random bits as a UUID, version 4 (RFC 9562 §5.4).
+pub fn write(random: u128) -> String {
+    let bits = (random & !(0xf << 76) & !(0x3 << 62)) | 0x4 << 76 | 0x2 << 62;
+    let mut text = String::with_capacity(36);
+    for digit in (0..32).rev() {
+        let value = (bits >> (digit * 4)) as usize & 15;
+        text.push(char::from(b"0123456789abcdef"[value]));
+        if matches!(digit, 24 | 20 | 16 | 12) {
+            text.push('-');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ours_is_a_uuid_and_well_formed() {
+        assert_eq!(write(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(write(0), "00000000-0000-4000-8000-000000000000");
+        assert!(well_formed(write(0x1234).as_bytes()));
+    }
+
+    #[test]
+    fn what_could_break_a_log_is_not_taken_over() {
+        assert!(well_formed(&[b'a'; 128]));
+        for wrong in [&b""[..], &[b'a'; 129], b"a b", b"a\"b", b"<a>", b"a\nb", b"\xff"] {
+            assert!(!well_formed(wrong));
+        }
+    }
+}
