@@ -10,18 +10,17 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::server::Server;
-use crate::core::drain::{Drain, Params, Phase};
+use crate::core::drain::{Drain, Open, Params, Phase};
 use crate::proxy::Shared;
 use crate::state::clock;
-use crate::state::lifecycle::Stage;
+use crate::state::lifecycle::{Lifecycle, Stage};
 
-/// How often the counts are looked at.
+/// How often the counts are looked at; they change without telling.
 const LOOK: Duration = Duration::from_millis(10);
-/// Upgraded connections are told goodbye this long before the end, or as soon as all requests have ended: their
-/// farewells are spread over two seconds, and a peer has one to answer.
-const PARTING_MAX: Duration = Duration::from_millis(3200);
 /// After the cut, what was cut is given this long to settle its account.
 const SETTLE_MAX: Duration = Duration::from_millis(500);
+/// What upgraded connections need to part: farewells are spread over two seconds, and a peer has one to answer.
+pub const FAREWELL: Duration = Duration::from_millis(3200);
 
 /// What the drain did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -38,45 +37,32 @@ pub struct DrainReport {
     pub duration: Duration,
 }
 
-/// Drains and returns when nothing is open any more, or when `params.timeout` or `abort` has ended it. Everything
-/// happens inside `delay + timeout`, the farewells to WebSockets included, so that the two can be compared with an
-/// orchestrator's grace.
+/// Drains and returns when nothing is open any more, or when the time of `params` or `abort` has ended it.
 pub async fn drain(server: &Server, shared: &Shared, params: Params, abort: impl Future) -> DrainReport {
     let lifecycle = &shared.states.lifecycle;
     let began = clock::now();
-    let end = began + params.delay + params.timeout;
-    let part_at = end - PARTING_MAX.min(params.timeout / 2);
-    let websockets = u64::try_from(lifecycle.upgraded()).unwrap_or(u64::MAX);
+    let websockets_closed = u64::try_from(lifecycle.upgraded()).unwrap_or(u64::MAX);
     let mut decision = Drain::new();
     decision.start(params, began);
     lifecycle.advance(Stage::Delaying);
     let mut abort = pin!(abort);
-    let (mut forced, mut closing, mut parted) = (false, false, None);
+    let (mut forced, mut closed) = (false, false);
     loop {
         let now = clock::now();
-        let requests = lifecycle.in_flight().saturating_sub(lifecycle.upgraded());
-        let phase = decision.tick(now, requests + lifecycle.connections());
-        if !closing && !matches!(phase, Phase::Serving | Phase::Delaying) {
-            closing = true;
+        let phase = decision.tick(now, open(lifecycle, closed));
+        if phase >= Phase::Closing && !closed {
             close(server, shared).await;
-            continue; // the backlog may have brought new connections
+            closed = true;
+            continue;
         }
-        let idle = requests + lifecycle.connections() == 0;
-        let parted_long_enough = parted.is_some_and(|until| now >= until);
-        let over = match phase {
-            Phase::Serving | Phase::Delaying => false,
-            Phase::Closing | Phase::Finished => idle && (lifecycle.upgraded() == 0 || parted_long_enough),
-            Phase::Aborted => true,
-        };
-        if over || now >= end {
-            break;
+        match phase {
+            Phase::Serving | Phase::Delaying | Phase::Closing => {}
+            Phase::Parting => lifecycle.advance(Stage::Parting),
+            Phase::Finished | Phase::Aborted => break,
         }
-        if parted.is_none() && ((closing && idle) || now >= part_at) {
-            parted = Some(end.min(now + PARTING_MAX));
-            lifecycle.advance(Stage::Parting);
-        }
+        let change = decision.next_change().map_or(LOOK, |at| at.saturating_duration_since(now));
         tokio::select! {
-            () = sleep(next(&decision, now)) => {}
+            () = sleep(change.clamp(Duration::from_millis(1), LOOK)) => {}
             _ = &mut abort, if !forced => {
                 forced = true;
                 decision.signal_again();
@@ -85,13 +71,15 @@ pub async fn drain(server: &Server, shared: &Shared, params: Params, abort: impl
     }
     cut(server, shared).await;
     let (finished, cut) = lifecycle.drained();
-    DrainReport { finished, cut, forced, websockets_closed: websockets, duration: clock::now() - began }
+    DrainReport { finished, cut, forced, websockets_closed, duration: clock::now() - began }
 }
 
-/// Until the next look: the counts change without telling, so that it is never long.
-fn next(decision: &Drain, now: std::time::Instant) -> Duration {
-    let change = decision.next_change().map_or(LOOK, |at| at.saturating_duration_since(now));
-    change.clamp(Duration::from_millis(1), LOOK)
+/// A connection counts like a request: the last bytes of an answer are on it. Before the ports are closed their
+/// backlog may hold anything, so that something is always open.
+fn open(lifecycle: &Lifecycle, closed: bool) -> Open {
+    let upgraded = lifecycle.upgraded();
+    let requests = lifecycle.in_flight().saturating_sub(upgraded) + lifecycle.connections();
+    Open { requests: requests.max(usize::from(!closed)), upgraded }
 }
 
 async fn close(server: &Server, shared: &Shared) {
