@@ -1,1 +1,5 @@
-//! app (being built).
+//! app
+mod client;
+mod wrap;
+mod watch;
+mod demo { mod flaky; mod load; }

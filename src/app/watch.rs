@@ -82,8 +82,7 @@ impl Watcher {
                 matches!(kind, EventKind::Access(kind) if *kind != AccessKind::Close(AccessMode::Write))
             };
             if !event.is_ok_and(|event| reading(&event.kind)) {
-                // Full means that a comparison is on its way already.
-                drop(sender.try_send(()));
+                let _ = sender.try_send(()); // full: a comparison is on its way already
             }
         });
         let mut poll = interval_at(tokio::time::Instant::from_std(clock::now() + POLL), POLL);

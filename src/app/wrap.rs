@@ -127,7 +127,7 @@ impl Child {
         tracing::warn!(pid = self.id(), timeout = ?timeout, "the app did not end after SIGTERM: killing it");
         if self.running() {
             // An error means that the group is gone already.
-            drop(rustix::process::kill_process_group(self.pid, Signal::KILL));
+            let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
         }
         self.exited().await
     }
@@ -139,7 +139,7 @@ impl Child {
     fn send(&self, signal: Signal) {
         // Not after it was reaped: the number may be another process's by now.
         if self.running() {
-            drop(rustix::process::kill_process(self.pid, signal));
+            let _ = rustix::process::kill_process(self.pid, signal); // gone is as good as told
         }
     }
 }
@@ -194,7 +194,7 @@ async fn keep(pid: Pid, orphans: bool, mut signals: Signals, ended: watch::Sende
         if let Some(forward) = forward
             && ended.borrow().is_none()
         {
-            drop(rustix::process::kill_process(pid, forward));
+            let _ = rustix::process::kill_process(pid, forward); // gone is as good as told
         }
     }
 }
@@ -263,12 +263,16 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(20);
 
+    /// Signals are the whole process's, so one test at a time has a child.
+    static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
     fn shell(script: &str) -> Vec<OsString> {
         ["sh", "-c", script].iter().map(OsString::from).collect()
     }
 
     /// Runs a script that writes what it has to say into the file `$0` names, and gives back how it ended and the text.
     async fn run(script: &str, port: Option<u16>) -> (Ended, String) {
+        let _alone = ONE_AT_A_TIME.lock().await;
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("said");
         let mut command = shell(script);
@@ -316,6 +320,7 @@ mod tests {
     // Goal: the child's own shutdown runs on SIGTERM, and asking twice gives the same answer.
     #[tokio::test]
     async fn the_child_is_asked_before_it_is_killed() {
+        let _alone = ONE_AT_A_TIME.lock().await;
         let directory = tempfile::tempdir().unwrap();
         let pipe = pipe(directory.path());
         let mut command = shell("trap 'exit 7' TERM; echo up > $0; while :; do sleep 0.01; done");
@@ -330,6 +335,7 @@ mod tests {
     // Goal: a child that ignores SIGTERM, and what it started, are killed after the timeout.
     #[tokio::test]
     async fn a_child_that_does_not_end_is_killed_with_its_group() {
+        let _alone = ONE_AT_A_TIME.lock().await;
         let directory = tempfile::tempdir().unwrap();
         let pipe = pipe(directory.path());
         let mut command = shell("trap '' TERM; sleep 1000 & echo $! > $0; wait; while :; do sleep 0.01; done");
@@ -354,6 +360,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_user_signal_is_passed_on() {
+        let _alone = ONE_AT_A_TIME.lock().await;
         let directory = tempfile::tempdir().unwrap();
         let pipe = pipe(directory.path());
         let mut command = shell("trap 'exit 9' USR1; echo up > $0; while :; do sleep 0.01; done");
