@@ -10,6 +10,7 @@ use crate::core::breaker::State;
 use crate::plan::{EndpointPlan, Plan, UpstreamPlan};
 use crate::proxy::{Shared, readiness};
 use crate::state::clock;
+use crate::telemetry::{Quantiles, RouteSnapshot};
 
 /// Events shown.
 const EVENTS_SHOWN: usize = 20;
@@ -69,7 +70,7 @@ pub struct Listener {
 pub struct Route {
     pub name: String,
     pub requests: u64,
-    /// 5xx and what never got an answer.
+    /// Answered with 5xx, the app's and ours.
     pub failed: u64,
     pub p50_ms: f64,
     pub p90_ms: f64,
@@ -95,7 +96,7 @@ pub struct Endpoint {
     pub healthy: Option<bool>,
     /// Why the last check failed.
     pub problem: Option<String>,
-    /// `closed`, `open`, `half-open` or `off`.
+    /// `closed`, `open`, `half_open`, `forced_open`, `forced_closed` or `off`.
     pub breaker: String,
     /// Until an open breaker lets a test request through.
     pub breaker_retry_ms: Option<u64>,
@@ -176,6 +177,37 @@ fn config(shared: &Shared, plan: &Plan, facts: &super::Facts) -> Config {
     }
 }
 
+/// The routes of the plan, in order, and what no route took.
+fn routes(shared: &Shared, plan: &Plan) -> Vec<Route> {
+    let snapshots = shared.telemetry.routes();
+    let known = plan.live_listeners().flat_map(|listener| &listener.routes).map(|route| &*route.name);
+    let mut names: Vec<&str> = Vec::new();
+    for name in known.chain([""]) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let found = names.into_iter().filter_map(|name| snapshots.iter().find(|snapshot| snapshot.name == name));
+    found.map(route).filter(|route| !route.name.is_empty() || route.requests > 0).collect()
+}
+
+fn route(snapshot: &RouteSnapshot) -> Route {
+    let times = Quantiles::of(&snapshot.latency);
+    let count = |wanted: &dyn Fn(&str) -> bool| {
+        snapshot.requests.iter().filter(|(_, class, _)| wanted(class)).map(|(_, _, count)| count).sum()
+    };
+    Route {
+        name: snapshot.name.clone(),
+        requests: count(&|_| true),
+        failed: count(&|class| class == "5xx"),
+        p50_ms: times.p50 * 1e3,
+        p90_ms: times.p90 * 1e3,
+        p99_ms: times.p99 * 1e3,
+        p999_ms: times.p999 * 1e3,
+        max_ms: times.max * 1e3,
+    }
+}
+
 fn upstream(upstream: &UpstreamPlan) -> Upstream {
     Upstream {
         name: upstream.name.to_string(),
@@ -187,11 +219,11 @@ fn upstream(upstream: &UpstreamPlan) -> Upstream {
 
 fn endpoint(endpoint: &EndpointPlan, upstream: &UpstreamPlan) -> Endpoint {
     let now = clock::now();
-    let (breaker, retry) = match endpoint.state.breaker_state(now) {
-        _ if upstream.breaker.is_none() => ("off", None),
-        State::Closed => ("closed", None),
-        State::Open { until } => ("open", Some(until.saturating_duration_since(now))),
-        State::HalfOpen { .. } => ("half-open", None),
+    let state = endpoint.state.breaker_state(now);
+    let breaker = if upstream.breaker.is_some() { state.label() } else { "off" };
+    let retry = match state {
+        State::Open { until } => Some(until.saturating_duration_since(now)),
+        State::Closed | State::HalfOpen { .. } | State::Forced(_) => None,
     };
     let healthy = endpoint.state.healthy();
     Endpoint {

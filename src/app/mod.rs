@@ -1,5 +1,20 @@
-//! app
-mod client;
-mod wrap;
+//! Wiring: from the command line to a running process, and the verbs that ask a running one.
+
+pub mod cli;
+
+mod demo;
+mod start;
+
+mod kept;
+pub mod options;
+pub mod reload;
 mod watch;
-mod demo { mod flaky; mod load; }
+pub mod wrap;
+
+mod check;
+mod explain;
+
+mod client;
+mod healthcheck;
+mod render;
+mod verbs;

@@ -149,7 +149,7 @@ fn health(endpoint: &Endpoint) -> String {
         ("closed" | "", _) => String::new(),
         ("off", _) => "; breaker off".to_owned(),
         ("open", Some(wait)) => format!("; breaker OPEN, tries again in {}", milliseconds(wait as f64)),
-        (state, _) => format!("; breaker {}", state.to_uppercase()),
+        (state, _) => format!("; breaker {}", state.replace('_', " ").to_uppercase()),
     };
     format!("{health}{breaker}")
 }

@@ -30,7 +30,7 @@ pub struct Mood {
     fails: f64,
     resets: f64,
     slow: f64,
-    listens: bool,
+    pub listens: bool,
 }
 
 const fn mood(words: &'static str, millis: u64, fails: f64, resets: f64, slow: f64) -> Mood {
@@ -56,6 +56,8 @@ pub struct Deeds {
     pub answered: AtomicU64,
     pub failed: AtomicU64,
     pub reset: AtomicU64,
+    /// Of these two, those that were the first attempt at a request: what clients would have seen by themselves.
+    pub first_attempts_lost: AtomicU64,
     pub slow: AtomicU64,
     pub restarts: AtomicU64,
 }
@@ -80,9 +82,12 @@ impl FlakyApp {
         Ok(app)
     }
 
-    pub fn mood(&self) -> Mood {
-        TIMETABLE[usize::try_from(self.mood.load(Relaxed)).unwrap_or(0) % TIMETABLE.len()]
+    /// The mood of this moment, for whoever holds on to it.
+    pub fn watch(&self) -> impl Fn() -> Mood + 'static {
+        let mood = Arc::clone(&self.mood);
+        move || TIMETABLE[usize::try_from(mood.load(Relaxed)).unwrap_or(0) % TIMETABLE.len()]
     }
+
 }
 
 /// Follows the timetable for ever.
@@ -152,12 +157,18 @@ impl std::error::Error for Dropped {}
 
 async fn answer(request: Request<Incoming>, mood: Mood, deeds: Arc<Deeds>) -> Result<Response<Full<Bytes>>, Dropped> {
     let path = request.uri().path().to_owned();
+    // Outrigger numbers attempts from the second on.
+    let first = !request.headers().contains_key("x-request-attempt");
     if path == "/health" {
         return Ok(Response::new(Full::from("ok\n")));
     }
     let body = http_body_util::Limited::new(request.into_body(), BODY_BYTES_MAX);
     let Ok(_) = body.collect().await else { return Err(Dropped) };
     let lot = clock::unit();
+    let lost = lot < mood.resets || (lot >= mood.resets + mood.slow && lot < mood.resets + mood.slow + mood.fails);
+    if lost && first {
+        deeds.first_attempts_lost.fetch_add(1, Relaxed);
+    }
     if lot < mood.resets {
         deeds.reset.fetch_add(1, Relaxed);
         return Err(Dropped);

@@ -29,6 +29,8 @@ const ROUND: u64 = 20;
 /// What the clients saw.
 pub struct Seen {
     pub sent: u64,
+    /// Of these, while the app was not listening.
+    pub sent_while_away: u64,
     pub good: u64,
     /// By status; 0 is no answer.
     pub failed: std::collections::BTreeMap<u16, u64>,
@@ -40,7 +42,7 @@ impl Default for Seen {
     fn default() -> Seen {
         // Bounds that hdrhistogram accepts: two digits, one microsecond to a minute, growing never.
         let times = Histogram::new_with_bounds(1, 60_000_000, 2).unwrap_or_else(|_| unreachable!("constant bounds"));
-        Seen { sent: 0, good: 0, failed: std::collections::BTreeMap::new(), times }
+        Seen { sent: 0, sent_while_away: 0, good: 0, failed: std::collections::BTreeMap::new(), times }
     }
 }
 
@@ -67,12 +69,14 @@ impl Seen {
 pub struct Load {
     target: SocketAddr,
     idle: RefCell<Vec<SendRequest<Full<Bytes>>>>,
+    /// Whether the app is listening now.
+    listens: Box<dyn Fn() -> bool>,
     pub seen: RefCell<Seen>,
 }
 
 impl Load {
-    pub fn new(target: SocketAddr) -> Rc<Load> {
-        Rc::new(Load { target, idle: RefCell::default(), seen: RefCell::default() })
+    pub fn new(target: SocketAddr, listens: impl Fn() -> bool + 'static) -> Rc<Load> {
+        Rc::new(Load { target, idle: RefCell::default(), listens: Box::new(listens), seen: RefCell::default() })
     }
 
     /// Sends `rate` requests a second until it is dropped; needs a `LocalSet`.
@@ -87,7 +91,11 @@ impl Load {
     }
 
     async fn one(&self, number: u64, due: Instant) {
-        self.seen.borrow_mut().sent += 1;
+        {
+            let mut seen = self.seen.borrow_mut();
+            seen.sent += 1;
+            seen.sent_while_away += u64::from(!(self.listens)());
+        }
         let status = tokio::time::timeout(PATIENCE, self.exchange(number)).await.ok().flatten();
         let took = clock::now().saturating_duration_since(due);
         self.seen.borrow_mut().answered(status, took);

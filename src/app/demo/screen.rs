@@ -27,6 +27,8 @@ pub struct App {
     pub reset: u64,
     pub slow: u64,
     pub restarts: u64,
+    /// Requests whose first attempt it failed, or that came while it was away.
+    pub lost_alone: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -121,12 +123,11 @@ pub fn summary(view: &View, paint: Paint) -> String {
     let _ = writeln!(out, "  clients saw   {}", client_words(&view.clients, paint));
     let _ = writeln!(out, "  they waited   {}", times_words(view.clients.times));
     let _ = writeln!(out, "  outrigger     {}", outrigger_words(&view.outrigger));
-    let app_failures = view.app.failed + view.app.reset;
     let failed: u64 = view.clients.failed.iter().map(|(_, count)| count).sum();
     let _ = writeln!(
         out,
-        "\nThe app failed {app_failures} times and was away {} times; clients saw {failed} failures.",
-        view.app.restarts
+        "\nAlone, the app would have failed {} of these requests; behind Outrigger, {failed} failed.",
+        view.app.lost_alone
     );
     out.push_str("Put it in front of yours: outrigger run --upstream http://127.0.0.1:3000\n");
     out
@@ -177,7 +178,7 @@ mod tests {
             elapsed: Duration::from_millis(10_400),
             addresses: Vec::new(),
             mood: "well",
-            app: App { answered: 900, failed: 60, reset: 12, slow: 31, restarts: 1 },
+            app: App { answered: 900, failed: 60, reset: 12, slow: 31, restarts: 1, lost_alone: 172 },
             clients: Clients { sent: 1000, good: 985, failed: vec![(0, 1), (502, 14)], times: [0.9, 3.4, 312.0] },
             outrigger: Outrigger {
                 retries: 97,
@@ -192,7 +193,7 @@ mod tests {
     fn the_summary_says_what_the_app_did_and_what_clients_saw() {
         let text = summary(&view(), Paint(false));
         assert!(text.contains("1000 requests: 985 good (98.50%), 1 without an answer, 14x 502"), "{text}");
-        assert!(text.contains("The app failed 72 times and was away 1 times; clients saw 15 failures."), "{text}");
+        assert!(text.contains("Alone, the app would have failed 172 of these requests; behind Outrigger, 15 failed."), "{text}");
         assert!(text.contains("97 retries, breaker closed, opened 2 times"), "{text}");
         assert!(!text.contains('\x1b'));
     }
