@@ -1,15 +1,23 @@
-//! Wiring: from the command line to a running process, and the verbs that ask a running one.
+//! Wiring: builds the floors bottom-up, runs them, ends them; and the verbs that ask a running process.
+//! No decisions about requests are made here.
 
 pub mod cli;
 
-mod demo;
 mod start;
+pub mod run;
+
+pub mod checks;
+pub mod reload;
+pub mod wrap;
 
 mod kept;
-pub mod options;
-pub mod reload;
 mod watch;
-pub mod wrap;
+
+pub mod options;
+pub mod process;
+pub mod systemd;
+
+mod demo;
 
 mod check;
 mod explain;

@@ -25,6 +25,7 @@ use super::io::ConnectionIo;
 use super::worker::{Order, Seat};
 use crate::proxy::{Body, ClientBody, Peer, Proxy};
 use crate::state::clock;
+use crate::upstream::rt::LocalExecutor;
 
 /// Header lines of a request; more are answered 431.
 const HEADERS_MAX: usize = 100;
@@ -167,16 +168,6 @@ impl http_body::Body for Carried {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// Runs HTTP/2 streams on the worker's own thread.
-#[derive(Clone, Copy)]
-struct LocalExecutor;
-
-impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
     }
 }
 

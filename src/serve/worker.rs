@@ -143,13 +143,12 @@ impl Drop for Seat {
 pub fn run(
     index: usize,
     shared: Arc<Shared>,
+    ticks: Arc<Ticks>,
     runtime: tokio::runtime::Runtime,
     commands: mpsc::UnboundedReceiver<Command>,
 ) {
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
-        let ticks = Arc::new(Ticks::default());
-        ticks.advance();
         let worker = Rc::new(Worker {
             proxy: Proxy::new(index, shared),
             ticks,
@@ -159,8 +158,9 @@ pub fn run(
             next: Cell::new(0),
         });
         let ticking = tokio::task::spawn_local(tick(Rc::clone(&worker)));
-        command(worker, commands).await;
+        command(&worker, commands).await;
         ticking.abort();
+        worker.proxy.finish();
     });
 }
 
@@ -181,7 +181,7 @@ async fn tick(worker: Rc<Worker>) {
     }
 }
 
-async fn command(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
+async fn command(worker: &Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
     let mut listeners: HashMap<usize, Rc<LocalListener>> = HashMap::new();
     // Listeners taken away by a reload, while they have connections.
     let mut dropped: Vec<Rc<LocalListener>> = Vec::new();
@@ -189,7 +189,7 @@ async fn command(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Comma
         match command {
             Command::Listen(shared, socket) => {
                 let slot = shared.slot;
-                if let Some(listener) = listen(&worker, shared, socket) {
+                if let Some(listener) = listen(worker, shared, socket) {
                     listeners.insert(slot, listener);
                 }
             }
