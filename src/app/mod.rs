@@ -1,5 +1,9 @@
-//! Wiring: builds the floors bottom-up, runs them, ends them. No decisions about requests are made here.
+//! Wiring: builds the floors bottom-up, runs them, ends them; and the verbs that ask a running process.
+//! No decisions about requests are made here.
 
+pub mod cli;
+
+mod start;
 pub mod run;
 
 pub mod checks;
@@ -12,3 +16,13 @@ mod watch;
 pub mod options;
 pub mod process;
 pub mod systemd;
+
+mod demo;
+
+mod check;
+mod explain;
+
+mod client;
+mod healthcheck;
+mod render;
+mod verbs;
