@@ -27,7 +27,8 @@ impl Table {
 
     /// Each line indented by two, without trailing blanks.
     pub fn write(&self, out: &mut String) {
-        let width = |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+        let width =
+            |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
         let widths: Vec<usize> = (0..self.right.len()).map(|column| width(column).unwrap_or(0)).collect();
         for row in &self.rows {
             let mut line = String::new();
@@ -64,7 +65,10 @@ pub fn status(value: &Value) -> String {
             days if days < 0 => "EXPIRED".to_owned(),
             days => format!("{days} days left"),
         };
-        line(&mut out, &format!("\ncertificate of {} for {}: {left}", certificate.listener, certificate.names.join(", ")));
+        line(
+            &mut out,
+            &format!("\ncertificate of {} for {}: {left}", certificate.listener, certificate.names.join(", ")),
+        );
     }
     if !status.events.is_empty() {
         out.push_str("\nlast events\n");
@@ -81,7 +85,10 @@ fn line(out: &mut String, text: &str) {
 fn heading(out: &mut String, status: &Status) {
     let ready = if status.ready { "ready" } else { "NOT READY" };
     let uptime = time(status.uptime_seconds);
-    line(out, &format!("outrigger {}, service {}: {ready}, {}, up {uptime}", status.version, status.service, status.stage));
+    line(
+        out,
+        &format!("outrigger {}, service {}: {ready}, {}, up {uptime}", status.version, status.service, status.stage),
+    );
     for reason in &status.waiting_for {
         line(out, &format!("  {reason}"));
     }
@@ -95,7 +102,10 @@ fn heading(out: &mut String, status: &Status) {
 fn configuration(out: &mut String, status: &Status) {
     let config = &status.config;
     let file = config.file.as_deref().unwrap_or("(none: --upstream)");
-    line(out, &format!("configuration {} from {file}; {} reloads, {} refused", config.hash, config.reloads, config.refused));
+    line(
+        out,
+        &format!("configuration {} from {file}; {} reloads, {} refused", config.hash, config.reloads, config.refused),
+    );
     if config.stale {
         line(out, "STALE: the file says something else than what runs");
         for problem in &config.problems {

@@ -27,6 +27,8 @@ pub struct Loaded {
     /// What a change of must be noticed: the file and the secret files.
     pub watch: Vec<PathBuf>,
     pub origins: Origins,
+    /// Worth knowing, but no reason to refuse.
+    pub notes: Vec<Problem>,
 }
 
 /// Where each value that was typed stands; a value that is not here is a default.
@@ -93,7 +95,7 @@ pub fn load_text(
     watch.dedup();
     let hash = hash(text, &watch);
     let origins = Origins(context.origins.into_inner());
-    Ok(Loaded { settings, hash, text: text.to_owned(), watch, origins })
+    Ok(Loaded { settings, hash, text: text.to_owned(), watch, origins, notes: Vec::new() })
 }
 
 /// The configuration of `run --upstream URL --listen ADDRESS`.

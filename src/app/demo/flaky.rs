@@ -87,7 +87,6 @@ impl FlakyApp {
         let mood = Arc::clone(&self.mood);
         move || TIMETABLE[usize::try_from(mood.load(Relaxed)).unwrap_or(0) % TIMETABLE.len()]
     }
-
 }
 
 /// Follows the timetable for ever.

@@ -193,7 +193,10 @@ mod tests {
     fn the_summary_says_what_the_app_did_and_what_clients_saw() {
         let text = summary(&view(), Paint(false));
         assert!(text.contains("1000 requests: 985 good (98.50%), 1 without an answer, 14x 502"), "{text}");
-        assert!(text.contains("Alone, the app would have failed 172 of these requests; behind Outrigger, 15 failed."), "{text}");
+        assert!(
+            text.contains("Alone, the app would have failed 172 of these requests; behind Outrigger, 15 failed."),
+            "{text}"
+        );
         assert!(text.contains("97 retries, breaker closed, opened 2 times"), "{text}");
         assert!(!text.contains('\x1b'));
     }
