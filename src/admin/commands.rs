@@ -237,5 +237,6 @@ async fn breaker(State(admin): State<Admin>, Path((name, state)): Path<(String, 
         endpoint.state.force(forced, now);
     }
     admin.shared.states.journal.record("breaker", name.as_str(), words);
-    no_store(serde_json::json!({ "upstream": name, "endpoints": upstream.endpoints.len(), "state": words })).into_response()
+    no_store(serde_json::json!({ "upstream": name, "endpoints": upstream.endpoints.len(), "state": words }))
+        .into_response()
 }

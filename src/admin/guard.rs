@@ -126,10 +126,29 @@ mod tests {
 
     #[test]
     fn without_a_token_only_this_machines_names_are_served() {
-        for host in ["localhost", "localhost:9901", "LOCALHOST.", "127.0.0.1:9901", "127.9.9.9", "[::1]:9901", "[::1]", "a.localhost:1"] {
+        for host in [
+            "localhost",
+            "localhost:9901",
+            "LOCALHOST.",
+            "127.0.0.1:9901",
+            "127.9.9.9",
+            "[::1]:9901",
+            "[::1]",
+            "a.localhost:1",
+        ] {
             assert_eq!(check(None, &[("host", host)]), Ok(()), "{host}");
         }
-        for host in ["evil.example", "evil.example:9901", "10.0.0.1:9901", "localhost.evil.example", "127.0.0.1.evil.example", "[::2]", "", "[", "notlocalhost"] {
+        for host in [
+            "evil.example",
+            "evil.example:9901",
+            "10.0.0.1:9901",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "[::2]",
+            "",
+            "[",
+            "notlocalhost",
+        ] {
             assert_eq!(check(None, &[("host", host)]), Err(Denied::Host), "{host}");
         }
         assert_eq!(check(None, &[]), Err(Denied::Host));
@@ -139,7 +158,12 @@ mod tests {
     #[test]
     fn a_web_page_is_refused_with_or_without_the_token() {
         let good = [("host", "localhost"), ("authorization", "Bearer s3cret")];
-        for page in [("origin", "http://localhost:9901"), ("origin", "null"), ("sec-fetch-site", "cross-site"), ("sec-fetch-site", "same-site")] {
+        for page in [
+            ("origin", "http://localhost:9901"),
+            ("origin", "null"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+        ] {
             let headers = [good[0], good[1], page];
             assert_eq!(check(Some("s3cret"), &headers), Err(Denied::CrossSite), "{page:?}");
             assert_eq!(check(None, &headers), Err(Denied::CrossSite), "{page:?}");

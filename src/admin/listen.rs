@@ -65,7 +65,9 @@ impl Bound {
     /// The address that was really bound (port 0 resolved).
     pub fn address(&self) -> String {
         match self {
-            Bound::Tcp(listener) => listener.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string()),
+            Bound::Tcp(listener) => {
+                listener.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string())
+            }
             Bound::Unix(_, path) => format!("unix:{}", path.display()),
         }
     }

@@ -365,7 +365,9 @@ fn generate(what: &str) -> Verdict {
     }
     if GENERATE_LATER.contains(&what) {
         let version = env!("CARGO_PKG_VERSION");
-        return Verdict::cannot(format!("`generate {what}` is not available in version {version}; `generate schema` is"));
+        return Verdict::cannot(format!(
+            "`generate {what}` is not available in version {version}; `generate schema` is"
+        ));
     }
     Verdict::cannot(format!("there is nothing called \"{what}\" to generate; try `outrigger generate schema`"))
 }

@@ -60,10 +60,22 @@ impl Answer {
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum ClientError {
-    Unreachable { port: &'static str, address: Address, cause: io::Error },
-    TimedOut { port: &'static str, address: Address, after: Duration },
+    Unreachable {
+        port: &'static str,
+        address: Address,
+        cause: io::Error,
+    },
+    TimedOut {
+        port: &'static str,
+        address: Address,
+        after: Duration,
+    },
     /// Something answered that is not what was expected there.
-    NotHttp { port: &'static str, address: Address, cause: String },
+    NotHttp {
+        port: &'static str,
+        address: Address,
+        cause: String,
+    },
 }
 
 impl fmt::Display for ClientError {
@@ -278,9 +290,9 @@ mod tests {
         drop(listener);
         let client = Client::new(tcp("127.0.0.1", port), "admin", Some(Duration::from_secs(5)));
         let words = client.get("/status").await.unwrap_err().to_string();
-        assert!(words.starts_with(&format!(
-            "cannot reach Outrigger's admin port at 127.0.0.1:{port}: connection refused"
-        )));
+        assert!(
+            words.starts_with(&format!("cannot reach Outrigger's admin port at 127.0.0.1:{port}: connection refused"))
+        );
         assert!(words.contains("is Outrigger running"), "{words}");
         assert!(words.contains("--admin"), "{words}");
     }

@@ -13,9 +13,7 @@ use serde_json::json;
 
 use super::cli::{ExplainArgs, Output, Verdict};
 use super::start::FILE_DEFAULT;
-use crate::config::settings::{
-    HealthCheckKind, Listener, Mode, Route, RouteAction, RouteMatch, Settings, Upstream,
-};
+use crate::config::settings::{HealthCheckKind, Listener, Mode, Route, RouteAction, RouteMatch, Settings, Upstream};
 use crate::config::{self, Loaded};
 use crate::core::path::normalise;
 use crate::core::retry::may_replay;
@@ -72,9 +70,8 @@ fn find<'a>(args: &ExplainArgs, settings: &'a Settings) -> Result<Explanation<'a
     if !path.starts_with('/') {
         return Err(cannot(format!("\"{path}\" is not a path; it begins with /")));
     }
-    let path = normalise(path).map_err(|problem| {
-        Verdict::no(format!("refused with 400: the path can be read in two ways ({problem:?})"))
-    })?;
+    let path = normalise(path)
+        .map_err(|problem| Verdict::no(format!("refused with 400: the path can be read in two ways ({problem:?})")))?;
     let listener = listener(args.listener.as_deref(), settings).map_err(cannot)?;
     if let Some(name) = &listener.upstream {
         let upstream = settings.upstreams.iter().find(|upstream| upstream.name == *name);
@@ -82,7 +79,8 @@ fn find<'a>(args: &ExplainArgs, settings: &'a Settings) -> Result<Explanation<'a
     }
     let rules: Vec<Rule> = settings.routes.iter().map(|route| rule(&route.matches)).collect();
     let router = Router::build(&rules).map_err(|problems| {
-        let words: Vec<String> = problems.iter().map(|(index, problem)| format!("routes[{index}]: {problem}")).collect();
+        let words: Vec<String> =
+            problems.iter().map(|(index, problem)| format!("routes[{index}]: {problem}")).collect();
         cannot(words.join("\n"))
     })?;
     match router.find(args.host.as_deref().unwrap_or_default(), &path, &method, &headers, query) {
@@ -99,14 +97,15 @@ fn find<'a>(args: &ExplainArgs, settings: &'a Settings) -> Result<Explanation<'a
         Found::MethodNotAllowed { allow } => {
             Err(Verdict::no(format!("refused with 405 method_not_allowed: this path allows {allow}")))
         }
-        Found::None => Err(Verdict::no(format!("refused with 404 route_not_found: no route matches{}", host_hint(args, settings)))),
+        Found::None => {
+            Err(Verdict::no(format!("refused with 404 route_not_found: no route matches{}", host_hint(args, settings))))
+        }
     }
 }
 
 /// The commonest reason for no match is a host that was not given.
 fn host_hint(args: &ExplainArgs, settings: &Settings) -> String {
-    let hosts: Vec<&str> =
-        settings.routes.iter().flat_map(|route| &route.matches.hosts).map(String::as_str).collect();
+    let hosts: Vec<&str> = settings.routes.iter().flat_map(|route| &route.matches.hosts).map(String::as_str).collect();
     match (&args.host, hosts.is_empty()) {
         (None, false) => format!("; some routes ask for a host, give --host ({})", hosts.join(", ")),
         _ => String::new(),
@@ -164,7 +163,8 @@ fn build<'a>(
     let replay = may_replay(method, headers);
     let mut rows = Rows { route: route.map(|(index, _)| index), rows: Vec::new() };
     rows.inherited("timeouts", "connect", "connect", time(timeouts.connect));
-    let rate = format!("at least {}/s after {}", size(timeouts.request_body_rate_min), time(timeouts.request_body_grace));
+    let rate =
+        format!("at least {}/s after {}", size(timeouts.request_body_rate_min), time(timeouts.request_body_grace));
     rows.inherited("timeouts", "request body", "request_body", rate);
     rows.inherited("timeouts", "first byte", "first_byte", time(timeouts.first_byte));
     rows.inherited("timeouts", "idle", "idle", format!("{} between two chunks", time(timeouts.idle)));

@@ -28,7 +28,10 @@ pub struct Good {
 pub enum Found {
     InMemory(Good),
     /// Only the text, written by an earlier process.
-    OnDisk { hash: String, text: String },
+    OnDisk {
+        hash: String,
+        text: String,
+    },
 }
 
 /// The last good plans, the newest first.

@@ -3,8 +3,8 @@
 
 pub mod cli;
 
-mod start;
 pub mod run;
+mod start;
 
 pub mod checks;
 pub mod reload;

@@ -137,8 +137,9 @@ impl Reloader {
     /// The point of no return is `plans.store`; everything before it changes nothing.
     fn swap(&self, server: &Server, loaded: &Loaded) -> Result<(), Vec<String>> {
         let shared = &self.shared;
-        let plan = compile(&loaded.settings, &loaded.hash, &shared.states, &shared.telemetry)
-            .map_err(|problems| problems.iter().map(|problem| format!("{}: {}", problem.path, problem.words)).collect::<Vec<_>>())?;
+        let plan = compile(&loaded.settings, &loaded.hash, &shared.states, &shared.telemetry).map_err(|problems| {
+            problems.iter().map(|problem| format!("{}: {}", problem.path, problem.words)).collect::<Vec<_>>()
+        })?;
         let prepared = server.prepare(&plan).map_err(|problems| words(&problems))?;
         shared.plans.store(Arc::new(plan));
         server.commit(prepared);
@@ -278,7 +279,8 @@ pub fn show(board: &Board, server: &Server) {
 }
 
 fn read(file: &Path) -> Result<Good, Vec<String>> {
-    let text = std::fs::read_to_string(file).map_err(|cause| vec![format!("{} cannot be read: {cause}", file.display())])?;
+    let text =
+        std::fs::read_to_string(file).map_err(|cause| vec![format!("{} cannot be read: {cause}", file.display())])?;
     if text.trim().is_empty() {
         return Err(vec![format!("{} is empty: probably caught while it was being written", file.display())]);
     }

@@ -50,8 +50,8 @@ pub struct Options {
 }
 
 /// Why it cannot start.
-struct Cannot {
-    words: Vec<String>,
+pub(super) struct Cannot {
+    pub(super) words: Vec<String>,
     code: u8,
 }
 
@@ -90,8 +90,8 @@ fn refuse(cannot: &Cannot) -> u8 {
 }
 
 /// Everything that runs.
-struct Outrigger {
-    shared: Arc<Shared>,
+pub(super) struct Outrigger {
+    pub(super) shared: Arc<Shared>,
     server: Server,
     checks: Checks,
     reloader: Reloader,
@@ -109,14 +109,14 @@ struct Control {
 }
 
 /// Why it ends.
-enum Stop {
+pub(super) enum Stop {
     Signal(Signal),
     Command(oneshot::Sender<DrainAnswer>),
     App(Ended),
 }
 
 impl Outrigger {
-    async fn start(options: Options) -> Result<Outrigger, Cannot> {
+    pub(super) async fn start(options: Options) -> Result<Outrigger, Cannot> {
         let Options { config, loaded, command } = options;
         let settings = &loaded.settings;
         // First of all, so that a signal during the start is not lost.
@@ -153,7 +153,7 @@ impl Outrigger {
     }
 
     /// Until there is a reason to end.
-    async fn serve(&mut self) -> Stop {
+    pub(super) async fn serve(&mut self) -> Stop {
         let mut beat = tokio::time::interval(self.manager.heartbeat.unwrap_or(Duration::from_secs(1)));
         let mut told_ready = self.child.is_none();
         loop {
@@ -200,7 +200,7 @@ impl Outrigger {
     }
 
     /// Drains, flushes, stops the app, answers who waits for the end; the exit code.
-    async fn end(mut self, stop: Stop) -> u8 {
+    pub(super) async fn end(mut self, stop: Stop) -> u8 {
         let why = match &stop {
             Stop::Signal(signal) => signal.words().to_owned(),
             Stop::Command(_) => "drain was asked for at the admin port".to_owned(),

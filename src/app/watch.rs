@@ -38,7 +38,10 @@ pub enum Content {
 
 /// What the files say now.
 pub fn contents(files: &[PathBuf]) -> Vec<Content> {
-    files.iter().map(|file| content(file).map_or_else(|cause| Content::Unreadable(cause.kind()), Content::Hash)).collect()
+    files
+        .iter()
+        .map(|file| content(file).map_or_else(|cause| Content::Unreadable(cause.kind()), Content::Hash))
+        .collect()
 }
 
 fn content(file: &Path) -> std::io::Result<[u8; 32]> {
@@ -78,9 +81,7 @@ impl Watcher {
     pub fn new(files: Vec<PathBuf>) -> Watcher {
         let (sender, events) = mpsc::channel(1);
         let notify = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            let reading = |kind: &EventKind| {
-                matches!(kind, EventKind::Access(kind) if *kind != AccessKind::Close(AccessMode::Write))
-            };
+            let reading = |kind: &EventKind| matches!(kind, EventKind::Access(kind) if *kind != AccessKind::Close(AccessMode::Write));
             if !event.is_ok_and(|event| reading(&event.kind)) {
                 let _ = sender.try_send(()); // full: a comparison is on its way already
             }

@@ -28,7 +28,8 @@ use crate::config::settings::Settings;
 use crate::core::units::Address;
 
 /// Ours alone; the app must not act on them.
-const NOT_FOR_THE_APP: [&str; 5] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "OUTRIGGER_ADMIN_TOKEN"];
+const NOT_FOR_THE_APP: [&str; 5] =
+    ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "OUTRIGGER_ADMIN_TOKEN"];
 
 /// How the child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,10 +80,8 @@ impl Child {
             return Err(WrapProblem { words: "there is no command after `--`".to_owned(), code: 2 });
         };
         // Listening for SIGCHLD first: a child that ends at once must not be missed.
-        let signals = Signals::listen().map_err(|cause| WrapProblem {
-            words: format!("cannot listen for signals: {cause}"),
-            code: 2,
-        })?;
+        let signals = Signals::listen()
+            .map_err(|cause| WrapProblem { words: format!("cannot listen for signals: {cause}"), code: 2 })?;
         let mut child = Command::new(program);
         child.args(arguments).process_group(0);
         for name in NOT_FOR_THE_APP {
@@ -232,7 +231,9 @@ fn not_started(program: &OsString, cause: &std::io::Error) -> WrapProblem {
     let program = program.to_string_lossy();
     let (words, code) = match cause.kind() {
         std::io::ErrorKind::NotFound => (format!("cannot start the app: there is no command \"{program}\""), 127),
-        std::io::ErrorKind::PermissionDenied => (format!("cannot start the app: \"{program}\" may not be executed"), 126),
+        std::io::ErrorKind::PermissionDenied => {
+            (format!("cannot start the app: \"{program}\" may not be executed"), 126)
+        }
         _ => (format!("cannot start the app \"{program}\": {cause}"), 126),
     };
     WrapProblem { words, code }
