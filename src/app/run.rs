@@ -126,7 +126,7 @@ impl Outrigger {
         for note in &loaded.notes {
             tracing::warn!("{note}");
         }
-        let workers = options::workers(settings);
+        let workers = process::workers(settings.workers);
         let shared = share(&loaded, workers)?;
         let server = Server::start(Arc::clone(&shared), workers, systemd::inherited())
             .map_err(|problem| Cannot::new([problem.to_string()]))?;
