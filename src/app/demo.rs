@@ -30,6 +30,8 @@ use screen::{App, Clients, Paint, Told, View};
 const SECOND: Duration = Duration::from_secs(1);
 /// For the last requests to be answered before the drain.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
+/// Failures in a row that open the breaker, per request a second: more than a restart gives, fewer than a broken app.
+const BREAKER_AFTER: f64 = 2.0;
 const EVENTS_LOOKED_AT: usize = EVENTS_MAX;
 
 /// Runs until Ctrl-C or for the time asked; the result is the exit code.
@@ -57,7 +59,7 @@ fn cannot(words: &str) -> u8 {
 
 async fn demo(args: &DemoArgs, app: FlakyApp) -> Result<(), String> {
     let ports = [free(8080)?, free(9900)?, free(9901)?];
-    let loaded = config::load_text(&configuration(app.address, ports), "demo", Path::new("."), &|_| None)
+    let loaded = config::load_text(&configuration(app.address, ports, args.rate), "demo", Path::new("."), &|_| None)
         .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     let options = run::Options { config: None, loaded, command: Vec::new() };
     let mut outrigger = Outrigger::start(options).await.map_err(|cannot| cannot.words.join("\n"))?;
@@ -84,7 +86,9 @@ fn free(usual: u16) -> Result<u16, String> {
     address.map(|address| address.port()).map_err(|cause| format!("no free port on 127.0.0.1: {cause}"))
 }
 
-fn configuration(app: SocketAddr, [web, ops, admin]: [u16; 3]) -> String {
+/// The defaults, but for a patience that outlasts the app's restart and a breaker that opens only when it is broken.
+fn configuration(app: SocketAddr, [web, ops, admin]: [u16; 3], rate: u32) -> String {
+    let failures = (f64::from(rate) * BREAKER_AFTER).max(5.0) as u32;
     format!(
         "service: {{ name: demo }}
 listeners: [{{ name: web, address: \"127.0.0.1:{web}\" }}]
@@ -92,7 +96,8 @@ upstreams:
   app:
     endpoints: [\"http://{app}\"]
     health_check: {{ path: /health, interval: 250ms, timeout: 200ms, rise: 1, fall: 3 }}
-    circuit_breaker: {{ consecutive_failures: 10, open_for: {{ base: 1s, max: 5s }} }}
+    circuit_breaker: {{ consecutive_failures: {failures}, open_for: {{ base: 1s, max: 5s }} }}
+retry: {{ attempts: 6, backoff: {{ base: 100ms, factor: 2, max: 1s }} }}
 telemetry: {{ access_log: {{ to: off }} }}
 ops: {{ address: \"127.0.0.1:{ops}\" }}
 admin: {{ address: \"127.0.0.1:{admin}\" }}

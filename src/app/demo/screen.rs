@@ -142,9 +142,10 @@ pub fn summary(view: &View, paint: Paint) -> String {
 }
 
 fn app_words(app: &App) -> String {
+    let restarts = if app.restarts == 1 { "1 restart".to_owned() } else { format!("{} restarts", app.restarts) };
     format!(
-        "{} good answers ({} of them slow), {} failures, {} dropped connections, {} restarts",
-        app.answered, app.slow, app.failed, app.reset, app.restarts
+        "{} good answers ({} of them slow), {} failures, {} dropped connections, {restarts}",
+        app.answered, app.slow, app.failed, app.reset
     )
 }
 
