@@ -1,6 +1,10 @@
-//! Wiring: builds the floors bottom-up, runs them, ends them. No decisions about requests are made here.
+//! Wiring: builds the floors bottom-up, runs them, ends them; and the verbs that ask a running process.
+//! No decisions about requests are made here.
+
+pub mod cli;
 
 pub mod run;
+mod start;
 
 pub mod checks;
 pub mod reload;
@@ -12,3 +16,13 @@ mod watch;
 pub mod options;
 pub mod process;
 pub mod systemd;
+
+mod demo;
+
+mod check;
+mod explain;
+
+mod client;
+mod healthcheck;
+mod render;
+mod verbs;
