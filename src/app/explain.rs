@@ -299,7 +299,7 @@ fn text(args: &ExplainArgs, found: &Explanation<'_>, loaded: &Loaded) -> String 
         let _ = writeln!(out, "  upstream    {} at {}", upstream.name, endpoints.join(", "));
     }
     let mut group = "";
-    let widest = found.rows.iter().map(|row| row.value.chars().count()).max().unwrap_or(0).min(60);
+    let widest = found.rows.iter().map(|row| row.value.chars().count()).max().unwrap_or(0).min(72);
     for row in &found.rows {
         if row.group != group {
             group = row.group;

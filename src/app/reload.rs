@@ -58,8 +58,7 @@ impl Reloader {
     /// Begins watching; needs a tokio runtime. `loaded` is what runs already.
     pub fn new(file: Option<PathBuf>, loaded: Loaded, shared: Arc<Shared>, board: Arc<Board>) -> Reloader {
         let started = Arc::new(loaded);
-        let text = file.as_deref().and_then(|file| read(file).ok());
-        let text = text.filter(|good| good.loaded.hash == started.hash).and_then(|good| good.text);
+        let text = file.is_some().then(|| started.text.clone());
         let running = Good { loaded: Arc::clone(&started), text };
         let mut kept = Kept::new(started.settings.state_directory.as_deref());
         kept.keep(&running);
@@ -168,7 +167,7 @@ impl Reloader {
                 let loaded = load(&text, &file.display().to_string(), file.parent().unwrap_or(Path::new(".")))?;
                 if loaded.hash != hash {
                     let words = format!(
-                        "the text of plan {hash} is kept, but the environment or a secret file has changed since, \
+                        "the text of plan {hash} is kept, but a secret file has changed since, \
                          so it would be another plan now ({})",
                         loaded.hash
                     );
