@@ -65,7 +65,6 @@ impl Cannot {
 pub fn run(options: Options) -> u8 {
     process::log_to_stderr();
     process::report_panics();
-    process::raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(cause) => return refuse(&Cannot::new([format!("cannot start: {cause}")])),
@@ -126,7 +125,7 @@ impl Outrigger {
         for note in &loaded.notes {
             tracing::warn!("{note}");
         }
-        let workers = process::workers(settings.workers);
+        let workers = options::workers(settings);
         let shared = share(&loaded, workers)?;
         let server = Server::start(Arc::clone(&shared), workers, systemd::inherited())
             .map_err(|problem| Cannot::new([problem.to_string()]))?;
@@ -136,6 +135,8 @@ impl Outrigger {
         let board = Board::new(clock::now());
         let control = Control::open(settings, &shared, &board).await?;
         let child = start_child(&command, settings)?;
+        // Not before: the app would inherit it, and old programs look at every descriptor they may have.
+        process::raise_descriptor_limit();
         board.update(|facts| facts.app = child.as_ref().map(Child::id));
         server.commit(prepared);
         server.register_metrics();

@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// After the cut, what was cut is given this long to settle its account.
 const SETTLE_MAX: Duration = Duration::from_millis(500);
 /// What upgraded connections need to part: farewells are spread over two seconds, and a peer has one to answer.
-pub const FAREWELL: Duration = Duration::from_millis(3200);
+pub const FAREWELL: Duration = Duration::from_millis(3500);
 
 /// What the drain did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]

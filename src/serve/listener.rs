@@ -295,7 +295,7 @@ fn admit(worker: &Rc<Worker>, listener: &Rc<LocalListener>, raw: Raw, peer: Sock
     let max = plan.listener(listener.shared.slot).map_or(usize::MAX, |plan| plan.connections_max);
     // What is turned away is closed at once: it has cost one descriptor for a moment, and no request has been read.
     let Some(place) = listener.shared.gate.enter(max) else { return };
-    if worker.proxy.shared().states.lifecycle.connections() >= worker.connections_max {
+    if worker.proxy.shared().states.lifecycle.connections() >= worker.connections_max.get() {
         listener.shared.gate.turn(Turned::Descriptors);
         return;
     }

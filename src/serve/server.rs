@@ -168,28 +168,30 @@ impl Server {
     }
 
     /// Puts a prepared plan's listeners in force; to be called after the plan itself is.
-    pub fn commit(&self, prepared: Prepared) {
+    pub fn commit(&self, mut prepared: Prepared) {
         let mut open = lock(&self.open);
-        for (slot, name, change) in prepared.kept {
+        for (slot, name, change) in std::mem::take(&mut prepared.kept) {
             let Some(known) = open.get_mut(&slot) else { continue };
             known.shared.rename(&name);
             if let TlsChange::To(loaded) = change {
                 let loaded = loaded.map(|loaded| *loaded);
                 known.shared.tls.store(loaded.as_ref().map(|tls| Arc::clone(&tls.config)));
+                loaded.iter().for_each(warn_of_expiry);
                 known.tls = loaded;
                 known.refused = None;
             }
         }
-        for fresh in prepared.fresh {
+        for fresh in std::mem::take(&mut prepared.fresh) {
             let config = fresh.tls.as_ref().map(|tls| Arc::clone(&tls.config));
             tracing::info!(listener = %fresh.name, address = %fresh.bound, "listening");
+            fresh.tls.iter().for_each(warn_of_expiry);
             let shared = Arc::new(ListenerShared::new(fresh.slot, &fresh.name, fresh.bound, config));
             for (worker, socket) in self.workers.iter().zip(fresh.sockets) {
                 worker.tell(Command::Listen(Arc::clone(&shared), socket));
             }
             open.insert(fresh.slot, OpenListener { shared, tls: fresh.tls, refused: None });
         }
-        for slot in prepared.dropped {
+        for slot in std::mem::take(&mut prepared.dropped) {
             let Some(known) = open.remove(&slot) else { continue };
             tracing::info!(listener = %known.shared.name(), address = %known.shared.bound, "no longer listening");
             known.shared.bound.clean_up();
@@ -256,6 +258,7 @@ impl Server {
             match tls::load(&name, &current.plan, Some(current)) {
                 Ok(loaded) => {
                     known.shared.tls.store(Some(Arc::clone(&loaded.config)));
+                    warn_of_expiry(&loaded);
                     let words = format!("new certificate for {}", names(&loaded.certificates));
                     self.shared.states.journal.record("certificate", name.as_str(), words);
                     known.tls = Some(loaded);
@@ -340,6 +343,21 @@ impl Prepared {
                 problems.push(ServeProblem { path: format!("listeners.{}.address", fresh.name), words });
             }
         }
+    }
+}
+
+impl Drop for Prepared {
+    /// What was not committed leaves no socket file behind.
+    fn drop(&mut self) {
+        self.fresh.iter().for_each(|fresh| fresh.bound.clean_up());
+    }
+}
+
+/// Not a refusal: the operator may have nothing better yet, and clients that do not look keep working.
+fn warn_of_expiry(tls: &tls::Loaded) {
+    let now = clock::wall();
+    for certificate in tls.certificates.iter().filter(|certificate| certificate.not_after < now) {
+        tracing::warn!(listener = certificate.listener, certificate = %certificate.path.display(), "expired");
     }
 }
 

@@ -62,7 +62,7 @@ pub struct Worker {
     /// TLS handshakes under way.
     pub turns: Semaphore,
     /// Connections of the whole process, so that descriptors are left for the app's side, ops and files.
-    pub connections_max: usize,
+    pub connections_max: Cell<usize>,
     /// Who is to be woken when an order is given.
     wakers: RefCell<HashMap<u64, Waker>>,
     next: Cell<u64>,
@@ -153,7 +153,7 @@ pub fn run(
             proxy: Proxy::new(index, shared),
             ticks,
             turns: Semaphore::new(tls::HANDSHAKES_MAX),
-            connections_max: connections_max(),
+            connections_max: Cell::new(connections_max()),
             wakers: RefCell::new(HashMap::new()),
             next: Cell::new(0),
         });
@@ -189,6 +189,7 @@ async fn command(worker: &Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Comm
         match command {
             Command::Listen(shared, socket) => {
                 let slot = shared.slot;
+                worker.connections_max.set(connections_max()); // the limit may have been raised since the start
                 if let Some(listener) = listen(worker, shared, socket) {
                     listeners.insert(slot, listener);
                 }

@@ -13,7 +13,7 @@ use outrigger::core::units::{Address, Ratio};
 use outrigger::plan::compile::compile;
 use outrigger::proxy::Shared;
 use outrigger::serve::gate::Turned;
-use outrigger::serve::listener::Bound;
+use outrigger::serve::listener::{Bound, Socket};
 use outrigger::serve::{DrainReport, Server};
 use outrigger::state::lifecycle::Stage;
 use outrigger::state::states::States;
@@ -32,6 +32,8 @@ pub struct Options {
     pub per_client: Option<usize>,
     pub proxy_protocol: bool,
     pub tls: Option<wanted::ServerTls>,
+    /// The port comes from the service manager.
+    pub inherited: bool,
 }
 
 impl Default for Options {
@@ -46,6 +48,7 @@ impl Default for Options {
             per_client: None,
             proxy_protocol: false,
             tls: None,
+            inherited: false,
         }
     }
 }
@@ -183,14 +186,20 @@ impl Bench {
         Bench::try_start(options).unwrap_or_else(|words| panic!("{words}"))
     }
 
-    pub fn try_start(options: Options) -> Result<Bench, String> {
+    pub fn try_start(mut options: Options) -> Result<Bench, String> {
+        let mut inherited = Vec::new();
+        if options.inherited {
+            let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+            options.port = socket.local_addr().expect("an address").port();
+            inherited.push(Socket::Tcp(socket));
+        }
         let app = app();
         let telemetry = Telemetry::start(quiet(), options.workers).map_err(|problem| problem.words)?;
         let states = Arc::new(States::default());
         let plan = compile(&settings(&options, app), "first", &states, &telemetry)
             .map_err(|problems| format!("{problems:?}"))?;
         let shared = Arc::new(Shared { states, telemetry, plans: ArcSwap::from_pointee(plan) });
-        let server = Server::start(Arc::clone(&shared), options.workers, Vec::new()).map_err(|p| p.to_string())?;
+        let server = Server::start(Arc::clone(&shared), options.workers, inherited).map_err(|p| p.to_string())?;
         let prepared = server.prepare(&shared.plans.load()).map_err(|problems| in_words(&problems))?;
         server.commit(prepared);
         shared.states.lifecycle.advance(Stage::Serving);
@@ -286,6 +295,19 @@ fn answers(mut stream: TcpStream) -> std::io::Result<()> {
                 stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n")?;
                 std::thread::sleep(Duration::from_millis(50)); // so that the part is on its way alone
                 return Ok(());
+            }
+            "/ws" => {
+                stream.write_all(
+                    b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+                )?;
+                let mut frame = [0; 1024];
+                loop {
+                    let taken = stream.read(&mut frame)?;
+                    stream.write_all(&frame[..taken])?;
+                    if taken == 0 {
+                        return Ok(());
+                    }
+                }
             }
             "/big" => "x".repeat(10_000_000),
             "/peer" => head.clone(),

@@ -144,6 +144,13 @@ fn what_is_not_http_is_told_so() {
     client.write_all(head.as_bytes()).expect("a write");
     let all = read_to_end(&mut client).expect("an orderly end");
     assert!(all.starts_with("HTTP/1.1 431 "), "{all}");
+    for (lines, status) in [(99, "200"), (100, "431")] {
+        let mut client = connect(&bench);
+        let head = format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(lines));
+        client.write_all(head.as_bytes()).expect("a write");
+        let answer = answer(&mut client);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{lines}: {answer}");
+    }
 }
 
 #[test]
@@ -201,6 +208,16 @@ fn a_unix_socket_serves_and_its_stale_file_is_replaced() {
     assert!(all.ends_with("ok"));
     bench.shutdown();
     assert!(!path.exists(), "our own socket file is removed");
+}
+
+#[test]
+fn an_inherited_socket_is_accepted_on_by_every_worker() {
+    let bench = Bench::start(Options { inherited: true, workers: 3, ..Options::default() });
+    let mut clients: Vec<_> = (0..30).map(|_| connect(&bench)).collect();
+    for client in &mut clients {
+        assert!(get(client, "/").ends_with("ok"));
+    }
+    assert_eq!(bench.open(), 30);
 }
 
 #[test]

@@ -87,3 +87,27 @@ fn a_backlog_is_accepted_before_the_listener_closes() {
     assert_eq!(report.cut, 0, "{report:?}");
     assert!(report.finished > 0);
 }
+
+#[test]
+fn a_websocket_keeps_its_place_and_is_told_goodbye() {
+    // Goal: an upgraded connection counts against the cap, is not closed by the drain's first part, and gets 1001.
+    let bench = Bench::start(Options { connections_max: 1, ..Options::default() });
+    let mut client = connect(&bench);
+    client
+        .write_all(b"GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+        .expect("a write");
+    assert!(answer(&mut client).starts_with("HTTP/1.1 101 "));
+    let hello = [0x82, 0x83, 0, 0, 0, 0, 1, 2, 3];
+    let mut echo = [0; 9];
+    client.write_all(&hello).expect("a write");
+    std::io::Read::read_exact(&mut client, &mut echo).expect("the echo");
+    assert_eq!(echo, hello);
+    assert_eq!(read_to_end(&mut connect(&bench)).unwrap_or_default(), "", "its place is taken");
+    let params = Params { delay: Duration::ZERO, timeout: Duration::from_secs(10), farewell: Duration::from_secs(5) };
+    let report = bench.drain(params);
+    assert_eq!((report.cut, report.websockets_closed), (0, 1), "{report:?}");
+    let mut rest = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut client, &mut rest); // what follows the farewell does not matter
+    assert!(rest.starts_with(&[0x88, 2, 0x03, 0xe9]), "a close frame with 1001: {rest:?}");
+    bench.until(|| bench.open() == 0);
+}
