@@ -216,3 +216,37 @@ async fn a_difference_is_told_without_being_made() {
     assert!(running.reloader.diff("other.yaml", &base, &text("2s")).unwrap().changes.is_empty());
     running.server.shutdown().await;
 }
+
+/// Writes a self-signed pair for a name, each file by rename, the certificate first: for a moment they do not match.
+fn issue(directory: &Path, name: &str) {
+    let pair = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+    replace(&directory.join("tls.crt"), &pair.cert.pem());
+    replace(&directory.join("tls.key"), &pair.signing_key.serialize_pem());
+}
+
+// Goal: a certificate that changes under an unchanged configuration is shown, without a new plan.
+#[tokio::test]
+async fn a_changed_certificate_is_taken_into_use() {
+    let directory = tempfile::tempdir().unwrap();
+    issue(directory.path(), "one.example");
+    let here = directory.path().display();
+    let tls = format!(
+        "{{ name: web, address: \"127.0.0.1:0\", \
+         tls: {{ certificates: [{{ certificate: {here}/tls.crt, key: {here}/tls.key }}] }} }}"
+    );
+    let mut running = start(&text("2s").replace("{ name: web, address: \"127.0.0.1:0\" }", &tls));
+    let (hash, shown) = (running.hash(), |running: &Running| running.server.certificates()[0].names.clone());
+    assert_eq!(shown(&running), ["one.example"]);
+    issue(directory.path(), "two.example");
+    running.follow(|running| shown(running) == ["two.example"]).await;
+    assert_eq!(running.hash(), hash);
+    assert_eq!(running.board.facts().certificates[0].names, ["two.example"]);
+    fs::write(directory.path().join("tls.key"), "not a key").unwrap();
+    running.follow(Running::stale).await;
+    assert_eq!(shown(&running), ["two.example"], "a pair that does not match is not shown");
+    assert!(running.reloader.reload(&running.server, &Asked::File).is_err(), "it stays bad until it changes");
+    assert!(running.stale());
+    issue(directory.path(), "three.example");
+    running.follow(|running| shown(running) == ["three.example"] && !running.stale()).await;
+    running.server.shutdown().await;
+}
