@@ -11,8 +11,9 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::json;
 
-use super::cli::{ExplainArgs, Output, Verdict};
+use super::cli::{ExplainArgs, Output};
 use super::start::FILE_DEFAULT;
+use super::verdict::Verdict;
 use crate::config::settings::{HealthCheckKind, Listener, Mode, Route, RouteAction, RouteMatch, Settings, Upstream};
 use crate::config::{self, Loaded};
 use crate::core::path::normalise;

@@ -5,9 +5,10 @@ use std::path::Path;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::cli::{AskArgs, BreakerArgs, BreakerState, DiffArgs, DrainArgs, Output, ReloadArgs, Verdict, WhyArgs};
+use super::cli::{AskArgs, BreakerArgs, BreakerState, DiffArgs, DrainArgs, Output, ReloadArgs, WhyArgs};
 use super::client::{Answer, ClientError};
 use super::render;
+use super::verdict::Verdict;
 
 /// `outrigger status`: an answer is a yes, whatever it says; `healthcheck` is the verb that judges.
 pub async fn status(args: &AskArgs) -> Verdict {
