@@ -15,6 +15,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use super::client::{ADMIN_DEFAULT, Client, parse_address};
 use super::verdict::Verdict;
 use super::{check, demo, explain, healthcheck, start, verbs};
+use crate::config::parse_duration;
 
 /// The default patience of a verb that asks the admin port.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -340,20 +341,10 @@ fn version(output: Output) -> Verdict {
 
 /// `10s`, `2m`, `250ms`; the unit is required, as in the configuration.
 fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| "write a number and a unit, like 10s".to_owned())?;
-    let milliseconds = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "" => return Err(format!("a unit is missing; {number}s?")),
-        _ => return Err(format!("\"{unit}\" is not a unit of time; use ms, s, m or h")),
-    };
-    match number.checked_mul(milliseconds) {
-        Some(total) if total > 0 => Ok(Duration::from_millis(total)),
-        Some(_) | None => Err("the time must be more than nothing and less than for ever".to_owned()),
+    match parse_duration(text) {
+        Ok(time) if time > Duration::ZERO => Ok(time),
+        Ok(_) => Err("the time must be more than nothing".to_owned()),
+        Err(expected) => Err(format!("expected {expected}")),
     }
 }
 
