@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::client::{ADMIN_DEFAULT, Client, parse_address};
+use super::verdict::Verdict;
 use super::{check, demo, explain, healthcheck, start, verbs};
 use crate::config::parse_duration;
 
@@ -265,56 +266,6 @@ pub struct OutputArgs {
 pub enum Output {
     Text,
     Json,
-}
-
-/// What a verb ends with.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Verdict {
-    code: u8,
-    words: String,
-    /// The words are what prevented an answer, not the answer.
-    failed: bool,
-}
-
-impl Verdict {
-    pub fn yes(words: impl Into<String>) -> Verdict {
-        Verdict { code: 0, words: words.into(), failed: false }
-    }
-
-    /// The answer is no.
-    pub fn no(words: impl Into<String>) -> Verdict {
-        Verdict { code: 1, words: words.into(), failed: false }
-    }
-
-    /// There is no answer.
-    pub fn cannot(words: impl Into<String>) -> Verdict {
-        Verdict { code: 2, words: words.into(), failed: true }
-    }
-
-    /// The answer is that the file has problems: `check` exits 2, and the problems are what was asked for.
-    pub fn problems(words: impl Into<String>) -> Verdict {
-        Verdict { code: 2, words: words.into(), failed: false }
-    }
-
-    pub fn code(&self) -> u8 {
-        self.code
-    }
-
-    pub fn words(&self) -> &str {
-        &self.words
-    }
-
-    /// Prints it. A reader that has gone away (`| head`) is no failure.
-    fn print(&self) -> ExitCode {
-        let newline = if self.words.is_empty() || self.words.ends_with('\n') { "" } else { "\n" };
-        let text = format!("{}{newline}", self.words);
-        if self.failed {
-            drop(std::io::stderr().lock().write_all(text.as_bytes()));
-        } else {
-            drop(std::io::stdout().lock().write_all(text.as_bytes()));
-        }
-        ExitCode::from(self.code)
-    }
 }
 
 /// The whole program: parses the arguments and does what they say.
