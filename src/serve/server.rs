@@ -7,22 +7,21 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::activity::{Ticks, millis};
 use super::certificates::{CertificateInfo, Fingerprint};
-use super::gate::{Gate, Turned};
+use super::gate::Gate;
 use super::listener::{self, Bound, ListenerShared, Socket};
-use super::tls;
 use super::worker::{self, Command};
+use super::{metrics, tls};
 use crate::core::units::Address;
 use crate::plan::{ListenerPlan, Plan};
 use crate::proxy::Shared;
 use crate::state::clock;
 use crate::state::journal::lock;
-use crate::telemetry::PrometheusWriter;
 
 /// A worker that has not ticked for this long hangs.
 const SILENCE_MAX_MS: u64 = 10_000;
@@ -228,7 +227,15 @@ impl Server {
     /// Adds the connections of each listener and the certificates to what `/metrics` shows.
     pub fn register_metrics(&self) {
         let open = Arc::clone(&self.open);
-        self.shared.telemetry.register(move |out| metrics(&lock(&open), out));
+        self.shared.telemetry.register(move |out| {
+            let open = lock(&open);
+            let shown = open.values().map(|known| metrics::Shown {
+                name: known.shared.name(),
+                gate: &known.shared.gate,
+                certificates: known.tls.as_ref().map_or(&[], |tls| &tls.certificates),
+            });
+            metrics::write(&shown.collect::<Vec<_>>(), out);
+        });
     }
 
     /// Every certificate in use.
@@ -358,37 +365,6 @@ fn warn_of_expiry(tls: &tls::Loaded) {
     let now = clock::wall();
     for certificate in tls.certificates.iter().filter(|certificate| certificate.not_after < now) {
         tracing::warn!(listener = certificate.listener, certificate = %certificate.path.display(), "expired");
-    }
-}
-
-fn metrics(open: &HashMap<usize, OpenListener>, out: &mut PrometheusWriter) {
-    let listeners: Vec<_> = open.values().map(|known| (known.shared.name(), &known.shared.gate)).collect();
-    out.family("outrigger_listener_connections", "gauge", "Open client connections.");
-    for (name, gate) in &listeners {
-        out.sample("outrigger_listener_connections", &[("listener", name)], gate.open() as f64);
-    }
-    out.family("outrigger_listener_connections_total", "counter", "Client connections accepted.");
-    for (name, gate) in &listeners {
-        out.sample("outrigger_listener_connections_total", &[("listener", name)], gate.accepted() as f64);
-    }
-    out.family("outrigger_connections_closed_early_total", "counter", "Client connections that were turned away.");
-    for (name, gate) in &listeners {
-        for why in Turned::ALL {
-            let labels = [("listener", name.as_str()), ("reason", why.label())];
-            out.sample("outrigger_connections_closed_early_total", &labels, gate.turned(why) as f64);
-        }
-    }
-    let certificates: Vec<_> =
-        open.values().filter_map(|known| known.tls.as_ref()).flat_map(|tls| &tls.certificates).collect();
-    if certificates.is_empty() {
-        return;
-    }
-    let name = "outrigger_certificate_not_after_seconds";
-    out.family(name, "gauge", "End of a certificate's validity, in seconds since the Unix epoch.");
-    for certificate in certificates {
-        let path = certificate.path.display().to_string();
-        let since = certificate.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        out.sample(name, &[("listener", &certificate.listener), ("certificate", &path)], since.as_secs_f64());
     }
 }
 
