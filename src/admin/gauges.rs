@@ -43,19 +43,14 @@ fn reloads(out: &mut PrometheusWriter, shared: &Shared, plan: &Plan) {
 }
 
 fn upstreams(out: &mut PrometheusWriter, plan: &Plan) {
-    let families: [(&str, &str, fn(&UpstreamPlan) -> f64); 2] = [
-        ("outrigger_upstream_in_flight", "Requests in flight to an upstream.", |upstream| {
-            upstream.state.in_flight() as f64
-        }),
-        ("outrigger_upstream_in_flight_max", "The cap on requests in flight.", |upstream| {
-            upstream.concurrency_max as f64
-        }),
-    ];
-    for (name, help, value) in families {
-        out.family(name, "gauge", help);
-        for upstream in &plan.upstreams {
-            out.sample(name, &[("upstream", &upstream.name)], value(upstream));
-        }
+    let (now, max) = ("outrigger_upstream_in_flight", "outrigger_upstream_in_flight_max");
+    out.family(now, "gauge", "Requests in flight to an upstream.");
+    for upstream in &plan.upstreams {
+        out.sample(now, &[("upstream", &upstream.name)], upstream.state.in_flight() as f64);
+    }
+    out.family(max, "gauge", "The cap on requests in flight to an upstream.");
+    for upstream in &plan.upstreams {
+        out.sample(max, &[("upstream", &upstream.name)], upstream.concurrency_max as f64);
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{OriginalUri, State};
-use axum::http::{StatusCode, header};
+use axum::extract::State;
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
@@ -27,7 +27,7 @@ pub fn ops_router(shared: Arc<Shared>, board: Arc<Board>) -> Router {
     probes.route("/metrics", get(metrics)).fallback(nothing_here).with_state(Ops { shared, board })
 }
 
-async fn probe(State(Ops { shared, .. }): State<Ops>, OriginalUri(uri): OriginalUri) -> Response {
+async fn probe(State(Ops { shared, .. }): State<Ops>, uri: Uri) -> Response {
     let report = readiness::report(&shared.plans.load(), &shared.states);
     let well = Question::of(uri.path()).is_some_and(|question| question.answer(&report));
     let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

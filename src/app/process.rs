@@ -75,10 +75,7 @@ pub fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         PANICS.fetch_add(1, Ordering::Relaxed);
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
-        let payload = panic.payload();
-        let said =
-            payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        let words = said.unwrap_or("no message");
+        let words = panic.payload_as_str().unwrap_or("no message");
         tracing::error!(location, "panic: {words}");
     }));
 }
@@ -97,12 +94,6 @@ pub fn raise_descriptor_limit() {
         limit.current = limit.maximum;
         let _ = setrlimit(Resource::Nofile, limit); // fewer connections, then
     }
-}
-
-/// Worker threads: as configured, else the processors that this process may use (the cgroup's quota included).
-pub fn workers(configured: Option<usize>) -> usize {
-    let available = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    configured.unwrap_or_else(available).max(1)
 }
 
 /// `drain.delay: auto`: an orchestrator goes on sending for seconds after it has told us to stop.

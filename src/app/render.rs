@@ -82,6 +82,11 @@ fn line(out: &mut String, text: &str) {
     out.push('\n');
 }
 
+/// `1 request`, `2 requests`.
+fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 fn heading(out: &mut String, status: &Status) {
     let ready = if status.ready { "ready" } else { "NOT READY" };
     let uptime = time(status.uptime_seconds);
@@ -93,7 +98,8 @@ fn heading(out: &mut String, status: &Status) {
         line(out, &format!("  {reason}"));
     }
     let upgraded = if status.upgraded > 0 { format!(", {} upgraded", status.upgraded) } else { String::new() };
-    line(out, &format!("{} connections, {} requests in flight{upgraded}", status.connections, status.in_flight));
+    let (connections, requests) = (count(status.connections, "connection"), count(status.in_flight, "request"));
+    line(out, &format!("{connections}, {requests} in flight{upgraded}"));
     if let Some(pid) = status.app {
         line(out, &format!("the app runs as process {pid}"));
     }
@@ -104,7 +110,12 @@ fn configuration(out: &mut String, status: &Status) {
     let file = config.file.as_deref().unwrap_or("(none: --upstream)");
     line(
         out,
-        &format!("configuration {} from {file}; {} reloads, {} refused", config.hash, config.reloads, config.refused),
+        &format!(
+            "configuration {} from {file}; {}, {} refused",
+            config.hash,
+            count(config.reloads, "reload"),
+            config.refused
+        ),
     );
     if config.stale {
         line(out, "STALE: the file says something else than what runs");
@@ -233,10 +244,9 @@ pub fn drain(report: &Value) -> String {
     }
     let number = |key: &str| report[key].as_u64().unwrap_or(0);
     let mut out = format!("drained in {}: {} finished", milliseconds(number("duration_ms") as f64), number("finished"));
-    // Writing to a String does not fail.
-    drop(write!(out, ", {} cut", number("cut")));
+    let _ = write!(out, ", {} cut", number("cut")); // a String takes everything
     if number("websockets_closed") > 0 {
-        drop(write!(out, ", {} WebSockets closed", number("websockets_closed")));
+        let _ = write!(out, ", {} WebSockets closed", number("websockets_closed"));
     }
     if report["forced"] == true {
         out.push_str(" (ended early by a second signal)");
@@ -244,9 +254,66 @@ pub fn drain(report: &Value) -> String {
     out
 }
 
-/// `outrigger why`: filled in when the record's form is known.
+/// `outrigger why`: what became of one request, why, and where its time went.
 pub fn why(fate: &Value) -> String {
-    serde_json::to_string_pretty(fate).unwrap_or_default()
+    let word = |key: &str| fate[key].as_str().unwrap_or_default();
+    let milliseconds_of = |value: &Value| milliseconds(value.as_f64().unwrap_or(0.0) * 1e3);
+    let status = match fate["status"].as_u64() {
+        None | Some(0) => "no answer".to_owned(),
+        Some(status) => status.to_string(),
+    };
+    let mut out = format!(
+        "{} {}{}: {status} in {}\n",
+        word("method"),
+        word("host"),
+        word("path"),
+        milliseconds_of(&fate["seconds"])
+    );
+    let reason = if word("reason").is_empty() { String::new() } else { format!(" Reason: {}.", word("reason")) };
+    line(&mut out, &format!("{}{reason}", word("words")));
+    out.push('\n');
+    let at = fate["started"].as_f64().map(clock).unwrap_or_default();
+    for (label, value) in [
+        ("request id", word("request_id")),
+        ("trace", word("trace_id")),
+        ("began", &*at),
+        ("client", word("client")),
+        ("route", word("route")),
+        ("upstream", word("upstream")),
+        ("fate", word("fate")),
+    ] {
+        if !value.is_empty() {
+            line(&mut out, &format!("  {label:<12}{value}"));
+        }
+    }
+    attempts(&mut out, fate);
+    let phases = fate["phases"].as_object().filter(|phases| !phases.is_empty());
+    if let Some(phases) = phases {
+        out.push_str("\nwhere the time went\n");
+        phases.iter().for_each(|(phase, time)| line(&mut out, &format!("  {phase:<12}{:>8}", milliseconds_of(time))));
+    }
+    out
+}
+
+fn attempts(out: &mut String, fate: &Value) {
+    let Some(attempts) = fate["attempts"].as_array().filter(|attempts| !attempts.is_empty()) else {
+        line(out, "\nthe app was not asked");
+        return;
+    };
+    out.push_str("\nattempts\n");
+    let mut table = Table::new(&[">", "endpoint", ">after", ">took", "came to", "connection"]);
+    for (number, attempt) in attempts.iter().enumerate() {
+        let time = |key: &str| milliseconds(attempt[key].as_f64().unwrap_or(0.0) * 1e3);
+        let outcome = match (attempt["outcome"].as_str().unwrap_or("?"), attempt["status"].as_u64().unwrap_or(0)) {
+            (outcome, 0) => outcome.to_owned(),
+            ("answered", status) => status.to_string(),
+            (outcome, status) => format!("{status} {outcome}"),
+        };
+        let connection = if attempt["reused_connection"] == true { "kept alive" } else { "new" };
+        let endpoint = attempt["endpoint"].as_str().unwrap_or("?").to_owned();
+        table.row([(number + 1).to_string(), endpoint, time("after"), time("seconds"), outcome, connection.to_owned()]);
+    }
+    table.write(out);
 }
 
 /// `0.41ms`, `12.3ms`, `1.25s`: three digits that matter.
@@ -278,4 +345,97 @@ fn time_words(seconds: u64) -> String {
 fn clock(at: f64) -> String {
     let seconds = at as u64 % 86_400;
     format!("{:02}:{:02}:{:02}Z", seconds / 3_600, seconds % 3_600 / 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn columns_are_aligned_and_lines_end_without_blanks() {
+        let mut table = Table::new(&["name", ">count", "words"]);
+        table.row(["a".to_owned(), "7".to_owned(), "x".to_owned()]);
+        table.row(["\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}".to_owned(), "1234567".to_owned(), String::new()]);
+        let mut out = String::new();
+        table.write(&mut out);
+        assert_eq!(out, "  name     count  words\n  a            7  x\n  \u{e4}\u{e4}\u{e4}\u{e4}\u{e4}  1234567\n");
+    }
+
+    #[test]
+    fn times_have_three_digits_that_matter() {
+        let seen: Vec<String> =
+            [0.0, 0.412, 12.34, 312.4, 1_250.0, 65_000.0, 7_620_000.0, 1.0e9].map(milliseconds).to_vec();
+        assert_eq!(seen, ["0.00ms", "0.41ms", "12.3ms", "312ms", "1.25s", "1m 5s", "2h 7m", "11d 13h"]);
+    }
+
+    #[test]
+    fn a_status_says_first_what_is_wrong() {
+        let text = status(&json!({
+            "version": "0.1.0", "service": "checkout", "ready": false, "stage": "serving", "uptime_seconds": 3725,
+            "waiting_for": ["app: connection refused: nothing listens on 127.0.0.1:3000"],
+            "config": { "hash": "abc123", "file": "outrigger.yaml", "stale": true, "problems": ["timeouts.total: 0s"],
+                        "reloads": 2, "refused": 1, "plans": ["abc123", "def456"] },
+            "listeners": [{ "name": "web", "address": "0.0.0.0:8080" }],
+            "connections": 3, "in_flight": 1, "upgraded": 0,
+            "routes": [{ "name": "everything", "requests": 10, "failed": 1, "p50_ms": 1.0, "p99_ms": 12.0 }],
+            "upstreams": [{ "name": "app", "in_flight": 1, "in_flight_max": 1024, "endpoints": [
+                { "address": "127.0.0.1:3000", "healthy": false, "problem": "connection refused", "breaker": "open",
+                  "breaker_retry_ms": 4200 }] }],
+            "events": [{ "at": 3661.0, "kind": "breaker", "subject": "127.0.0.1:3000", "words": "open" }],
+        }));
+        let expected = "\
+outrigger 0.1.0, service checkout: NOT READY, serving, up 1h 2m
+  app: connection refused: nothing listens on 127.0.0.1:3000
+3 connections, 1 request in flight
+configuration abc123 from outrigger.yaml; 2 reloads, 1 refused
+STALE: the file says something else than what runs
+  timeouts.total: 0s
+`reload --to` can go back to def456
+
+listeners
+  name  address
+  web   0.0.0.0:8080
+
+routes
+  name        requests  failed    p50     p90     p99   p99.9     max
+  everything        10       1  1.0ms  0.00ms  12.0ms  0.00ms  0.00ms
+
+upstream app: 1 of 1024 requests in flight
+  127.0.0.1:3000  UNHEALTHY: connection refused; breaker OPEN, tries again in 4.20s
+
+last events
+  time       what     where
+  01:01:01Z  breaker  127.0.0.1:3000  open
+";
+        assert_eq!(text, expected, "\n{text}");
+    }
+
+    #[test]
+    fn a_fate_tells_its_attempts() {
+        let text = why(&json!({
+            "request_id": "abc", "started": 3661.5, "method": "GET", "host": "a.example", "path": "/x",
+            "client": "192.0.2.1", "route": "everything", "upstream": "app", "status": 200, "fate": "ok",
+            "reason": "", "words": "The app answered and the client got all of it.", "seconds": 0.0312,
+            "phases": { "attempt": 0.03 }, "trace_id": null,
+            "attempts": [
+                { "endpoint": "127.0.0.1:3000", "after": 0.0001, "seconds": 0.0002, "status": 0,
+                  "outcome": "connect_refused", "reused_connection": false },
+                { "endpoint": "127.0.0.1:3000", "after": 0.02, "seconds": 0.01, "status": 200, "outcome": "answered",
+                  "reused_connection": true }],
+        }));
+        assert!(text.starts_with("GET a.example/x: 200 in 31.2ms\nThe app answered"), "{text}");
+        assert!(text.contains("  1  127.0.0.1:3000  0.10ms  0.20ms  connect_refused  new\n"), "{text}");
+        assert!(text.contains("  2  127.0.0.1:3000  20.0ms  10.0ms  200              kept alive\n"), "{text}");
+        assert!(!text.contains("trace"), "{text}");
+    }
+
+    #[test]
+    fn a_diff_says_what_is_added_removed_and_changed() {
+        let text = diff(&json!({ "hash": "b", "running": "a", "notes": [], "changes": [
+            { "path": "routes.api", "what": "added", "needs_restart": false },
+            { "path": "admin", "what": "changed", "needs_restart": true }] }));
+        assert_eq!(text, "running a, file b\n  + routes.api\n  ~ admin  (after a restart)\n");
+        assert_eq!(diff(&json!({ "hash": "a", "running": "a", "changes": [] })), "no difference\n");
+    }
 }

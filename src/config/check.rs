@@ -32,20 +32,12 @@ struct Checker<'a, 'c> {
 
 impl Checker<'_, '_> {
     fn problem(&self, path: &str, found: impl Into<String>, expected: &str, hint: Option<String>) {
-        let origins = self.context.origins.borrow();
-        // The nearest thing that was typed.
-        let mut at = None;
-        let mut place = path;
-        while at.is_none() && !place.is_empty() {
-            at = origins.get(place).cloned();
-            place = place.rfind(['.', '[']).map_or("", |end| &place[..end]);
-        }
-        drop(origins);
-        self.context.problem(path, at, found, expected, hint);
+        self.context.problem(path, None, found, expected, hint);
     }
 
     fn upstreams(&self) {
-        if self.settings.upstreams.is_empty() {
+        // Only when nothing else is wrong: a misspelt or malformed upstream is reported as that.
+        if self.settings.upstreams.is_empty() && self.context.problems.borrow().is_empty() {
             let hint = "the smallest file is one line: upstream: http://127.0.0.1:3000".to_owned();
             self.problem("", "no upstream", "upstream: URL, or upstreams:", Some(hint));
         }

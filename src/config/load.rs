@@ -109,7 +109,7 @@ pub fn from_upstream(url: &str, listen: Option<&str>) -> Result<Loaded, Vec<Prob
 
 /// As a YAML double-quoted scalar, whatever it holds.
 fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.escape_default().to_string().replace("\\'", "'").replace("\\u{", "\\u{"))
+    serde_json::Value::from(text).to_string() // a JSON string is a YAML string
 }
 
 fn hash(text: &str, files: &[PathBuf]) -> String {

@@ -141,7 +141,6 @@ fn plain_listener(header: Duration, keep_alive: Duration) -> Listener {
 }
 
 fn listener(map: Map<'_, '_>, place: usize, header: Duration, keep_alive: Duration) -> Listener {
-    let plain = plain_listener(header, keep_alive);
     let name = map.text("name", "Its name in metrics and logs.").unwrap_or_else(|| format!("listener-{place}"));
     let address = map.value("address", "address", "", "host:port, [ipv6]:port or unix:/path.", units::address);
     if address.is_none() && !map.has("address") {
@@ -198,7 +197,8 @@ fn listener(map: Map<'_, '_>, place: usize, header: Duration, keep_alive: Durati
     map.finish();
     Listener {
         name,
-        address: address.unwrap_or(plain.address),
+        // A wrong one is reported already; a place that clashes with nothing avoids a second report.
+        address: address.unwrap_or_else(|| Address::Unix(format!("/unknown-{place}").into())),
         redirect_to_https,
         tls,
         proxy_protocol,

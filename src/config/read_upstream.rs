@@ -44,16 +44,11 @@ fn plain(name: &str) -> Upstream {
 
 fn upstream(name: String, map: Map<'_, '_>) -> Upstream {
     let plain = plain(&name);
+    let reported = map.context.problems.borrow().len();
     let urls =
         map.values("endpoints", "list of URLs", "Where it listens; http://, https:// or unix:/path.", units::url);
-    if urls.as_ref().is_none_or(Vec::is_empty) && !map.has("endpoints") {
-        map.context.problem(
-            &format!("{}.endpoints", map.path),
-            map.at("endpoints"),
-            "nothing",
-            "at least one URL",
-            None,
-        );
+    if urls.as_ref().is_none_or(Vec::is_empty) && map.context.problems.borrow().len() == reported {
+        map.context.problem(&format!("{}.endpoints", map.path), None, "nothing", "at least one URL", None);
     }
     let endpoints = urls.unwrap_or_default().into_iter();
     let endpoints = endpoints.map(|(address, tls, authority)| Endpoint { address, tls, authority }).collect();

@@ -52,6 +52,7 @@ impl<'e> Context<'e> {
         }
     }
 
+    /// Reports a problem; without a place of its own it gets that of the nearest key around it that was typed.
     pub fn problem(
         &self,
         path: &str,
@@ -60,15 +61,28 @@ impl<'e> Context<'e> {
         expected: impl Into<String>,
         hint: Option<String>,
     ) {
-        let problem = Problem {
+        let at = at.or_else(|| self.nearest(path));
+        let (found, expected) = (found.into(), expected.into());
+        self.problems.borrow_mut().push(Problem {
             kind: Kind::Wrong,
             path: path.to_owned(),
             at,
-            found: found.into(),
-            expected: expected.into(),
+            found,
+            expected,
             hint,
-        };
-        self.problems.borrow_mut().push(problem);
+        });
+    }
+
+    fn nearest(&self, path: &str) -> Option<Location> {
+        let origins = self.origins.borrow();
+        let mut place = path;
+        while !place.is_empty() {
+            if let Some(at) = origins.get(place) {
+                return Some(at.clone());
+            }
+            place = place.rfind(['.', '[']).map_or("", |end| &place[..end]);
+        }
+        None
     }
 
     fn describing(&self) -> bool {
@@ -396,7 +410,12 @@ pub fn similar<'w>(given: &str, known: &[&'w str]) -> Option<&'w str> {
     scored.filter(|(score, _)| *score >= ALIKE).max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, word)| word)
 }
 
+/// One line of at most 60 letters, without the user and password of a URL.
 fn shorten(text: &str) -> String {
+    if let (Some((scheme, rest)), true) = (text.split_once("://"), text.contains('@')) {
+        let host = rest.rsplit('@').next().unwrap_or_default();
+        return format!("{scheme}://(user and password hidden)@{}", host.chars().take(40).collect::<String>());
+    }
     let line: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(60).collect();
     if text.chars().count() > 60 { format!("{line}…") } else { line }
 }

@@ -1,5 +1,7 @@
 //! The sockets room against real sockets.
 
+#![allow(clippy::disallowed_methods)]
+
 mod bench;
 
 mod connections;

@@ -43,9 +43,9 @@ pub const TIMETABLE: [Mood; 7] = [
     mood("failing: 15% of its answers are 503", 2_000, 0.15, 0.0, 0.0),
     mood("slow: 20% of its answers take 300ms", 1_500, 0.0, 0.0, 0.20),
     mood("dropping 10% of its connections unanswered", 1_500, 0.0, 0.10, 0.0),
-    Mood { listens: false, ..mood("restarting: nobody listens", 1_000, 0.0, 0.0, 0.0) },
-    mood("well again", 1_000, 0.0, 0.0, 0.0),
-    mood("broken: 90% of its answers are 503", 700, 0.90, 0.0, 0.0),
+    Mood { listens: false, ..mood("restarting: nobody listens", 500, 0.0, 0.0, 0.0) },
+    mood("well again", 1_200, 0.0, 0.0, 0.0),
+    mood("broken: all of its answers are 503", 700, 1.0, 0.0, 0.0),
 ];
 const SLOW: Duration = Duration::from_millis(300);
 const BODY_BYTES_MAX: usize = 64 * 1024;

@@ -90,6 +90,20 @@ impl Load {
         }
     }
 
+    /// Waits for what is under way, at most `limit`.
+    pub async fn settled(&self, limit: Duration) {
+        let under_way = || {
+            let seen = self.seen.borrow();
+            seen.sent > seen.good + seen.failures()
+        };
+        let settled = async {
+            while under_way() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, settled).await; // the rest is cut by the end of the process
+    }
+
     async fn one(&self, number: u64, due: Instant) {
         {
             let mut seen = self.seen.borrow_mut();

@@ -13,7 +13,6 @@ const EVENTS_SHOWN: usize = 6;
 #[derive(Clone, Debug, Default)]
 pub struct View {
     pub elapsed: Duration,
-    pub addresses: Vec<(&'static str, String)>,
     pub mood: &'static str,
     pub app: App,
     pub clients: Clients,
@@ -45,9 +44,17 @@ pub struct Clients {
 pub struct Outrigger {
     pub retries: u64,
     pub breaker: String,
-    pub opened: u64,
-    /// One line each, the oldest first.
-    pub events: Vec<String>,
+    pub opened: usize,
+    /// The oldest first.
+    pub events: Vec<Told>,
+}
+
+/// An event in words.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// Seconds since the Unix epoch.
+    pub at: f64,
+    pub words: String,
 }
 
 /// Colours, or none where `NO_COLOR` is set or nobody looks.
@@ -79,6 +86,7 @@ pub fn greeting(addresses: &[(&'static str, String)], paint: Paint) -> String {
         // Writing to a String does not fail.
         let _ = writeln!(out, "  {what:<12}{}", paint.good(address));
     }
+    out.push('\n');
     out
 }
 
@@ -95,7 +103,7 @@ pub fn block(view: &View, paint: Paint) -> String {
     out.push('\n');
     let skip = view.outrigger.events.len().saturating_sub(EVENTS_SHOWN);
     for event in &view.outrigger.events[skip..] {
-        let _ = writeln!(out, "  {}", paint.faint(event));
+        let _ = writeln!(out, "  {}", paint.faint(&event.words));
     }
     let _ = writeln!(out, "\n  {}", paint.faint(&format!("{}s; Ctrl-C ends it", view.elapsed.as_secs())));
     out
@@ -134,9 +142,10 @@ pub fn summary(view: &View, paint: Paint) -> String {
 }
 
 fn app_words(app: &App) -> String {
+    let restarts = if app.restarts == 1 { "1 restart".to_owned() } else { format!("{} restarts", app.restarts) };
     format!(
-        "{} good answers ({} of them slow), {} failures, {} dropped connections, {} restarts",
-        app.answered, app.slow, app.failed, app.reset, app.restarts
+        "{} good answers ({} of them slow), {} failures, {} dropped connections, {restarts}",
+        app.answered, app.slow, app.failed, app.reset
     )
 }
 
@@ -176,7 +185,6 @@ mod tests {
     fn view() -> View {
         View {
             elapsed: Duration::from_millis(10_400),
-            addresses: Vec::new(),
             mood: "well",
             app: App { answered: 900, failed: 60, reset: 12, slow: 31, restarts: 1, lost_alone: 172 },
             clients: Clients { sent: 1000, good: 985, failed: vec![(0, 1), (502, 14)], times: [0.9, 3.4, 312.0] },
@@ -184,7 +192,7 @@ mod tests {
                 retries: 97,
                 breaker: "closed".to_owned(),
                 opened: 2,
-                events: (0..9).map(|number| format!("event {number}")).collect(),
+                events: (0..9).map(|number| Told { at: 0.0, words: format!("event {number}") }).collect(),
             },
         }
     }
