@@ -119,6 +119,7 @@ pub(super) enum Stop {
 impl Outrigger {
     pub(super) async fn start(options: Options) -> Result<Outrigger, Cannot> {
         let Options { config, loaded, command } = options;
+        let inherited = systemd::inherited();
         let settings = &loaded.settings;
         // First of all, so that a signal during the start is not lost.
         let signals =
@@ -129,7 +130,7 @@ impl Outrigger {
         }
         let workers = options::workers(settings);
         let shared = share(&loaded, workers)?;
-        let server = Server::start(Arc::clone(&shared), workers, systemd::inherited())
+        let server = Server::start(Arc::clone(&shared), workers, inherited)
             .map_err(|problem| Cannot::new([problem.to_string()]))?;
         let prepared = server
             .prepare(&shared.plans.load())
