@@ -36,8 +36,9 @@ use crate::telemetry::Telemetry;
 const COMMANDS_MAX: usize = 16;
 /// For telemetry that is still on its way at the end.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
-/// For the app to end after SIGTERM; after a second signal.
-const APP_STOP_MAX: Duration = Duration::from_secs(10);
+/// For the app to end after SIGTERM, so that 5 s of delay, 20 s of drain and this fit into the 30 s that Kubernetes
+/// gives by default; and after a second signal.
+const APP_STOP_MAX: Duration = Duration::from_secs(5);
 const APP_STOP_FORCED: Duration = Duration::from_secs(1);
 
 /// What to run.
@@ -65,6 +66,7 @@ impl Cannot {
 pub fn run(options: Options) -> u8 {
     process::log_to_stderr();
     process::report_panics();
+    process::raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(cause) => return refuse(&Cannot::new([format!("cannot start: {cause}")])),
@@ -117,6 +119,7 @@ pub(super) enum Stop {
 impl Outrigger {
     pub(super) async fn start(options: Options) -> Result<Outrigger, Cannot> {
         let Options { config, loaded, command } = options;
+        let inherited = systemd::inherited();
         let settings = &loaded.settings;
         // First of all, so that a signal during the start is not lost.
         let signals =
@@ -127,7 +130,7 @@ impl Outrigger {
         }
         let workers = options::workers(settings);
         let shared = share(&loaded, workers)?;
-        let server = Server::start(Arc::clone(&shared), workers, systemd::inherited())
+        let server = Server::start(Arc::clone(&shared), workers, inherited)
             .map_err(|problem| Cannot::new([problem.to_string()]))?;
         let prepared = server
             .prepare(&shared.plans.load())
@@ -135,8 +138,6 @@ impl Outrigger {
         let board = Board::new(clock::now());
         let control = Control::open(settings, &shared, &board).await?;
         let child = start_child(&command, settings)?;
-        // Not before: the app would inherit it, and old programs look at every descriptor they may have.
-        process::raise_descriptor_limit();
         board.update(|facts| facts.app = child.as_ref().map(Child::id));
         server.commit(prepared);
         server.register_metrics();
@@ -211,7 +212,7 @@ impl Outrigger {
         self.manager.stopping("draining");
         let params = self.params(&stop);
         let (report, mut waiting) = self.drain(params).await;
-        let Outrigger { shared, server, checks, child, control, manager: _manager, .. } = self;
+        let Outrigger { shared, server, checks, child, control, mut signals, manager: _manager, .. } = self;
         drop(checks);
         tell(&report, &shared);
         server.shutdown().await;
@@ -221,7 +222,7 @@ impl Outrigger {
         let patience = if report.forced { APP_STOP_FORCED } else { APP_STOP_MAX };
         let ended = match (&stop, child) {
             (Stop::App(ended), _) => Some(*ended),
-            (Stop::Signal(_) | Stop::Command(_), Some(mut child)) => Some(child.stop(patience).await),
+            (Stop::Signal(_) | Stop::Command(_), Some(child)) => Some(stop_child(child, patience, &mut signals).await),
             (Stop::Signal(_) | Stop::Command(_), None) => None,
         };
         if let Stop::Command(reply) = stop {
@@ -311,6 +312,17 @@ async fn exited(child: &mut Option<Child>) -> Ended {
         Some(child) => child.exited().await,
         None => std::future::pending().await,
     }
+}
+
+/// SIGTERM, then patience, which a signal to us ends.
+async fn stop_child(mut child: Child, patience: Duration, signals: &mut Signals) -> Ended {
+    loop {
+        tokio::select! {
+            ended = child.stop(patience) => return ended,
+            signal = signals.next() => if signal != Signal::Reload { break },
+        }
+    }
+    child.stop(APP_STOP_FORCED).await
 }
 
 /// The last line of the log, the journal, and the termination message.

@@ -62,16 +62,19 @@ fn connect(path: &str) -> std::io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// Listening sockets of socket activation, TCP and Unix. What is neither is left alone.
+/// Listening sockets of socket activation, TCP and Unix; what is neither is left alone. To be called once, before any
+/// thread is started: `listenfd` takes the variables out of the environment.
 pub fn inherited() -> Vec<Socket> {
     let mut given = listenfd::ListenFd::from_env();
     let take = |index| {
         let tcp = given.take_tcp_listener(index).ok().flatten().map(Socket::Tcp);
         tcp.or_else(|| given.take_unix_listener(index).ok().flatten().map(Socket::Unix))
     };
-    let count = listenfd::ListenFd::from_env().len();
-    (0..count).filter_map(take).collect()
+    (0..INHERITED_MAX).filter_map(take).collect()
 }
+
+/// Sockets taken over at most; more listeners than this have other ways.
+const INHERITED_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {

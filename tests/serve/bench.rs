@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use outrigger::config::settings::{self as wanted, Settings};
@@ -15,6 +15,7 @@ use outrigger::proxy::Shared;
 use outrigger::serve::gate::Turned;
 use outrigger::serve::listener::{Bound, Socket};
 use outrigger::serve::{DrainReport, Server};
+use outrigger::state::clock;
 use outrigger::state::lifecycle::Stage;
 use outrigger::state::states::States;
 use outrigger::telemetry::{self, Telemetry};
@@ -241,9 +242,9 @@ impl Bench {
 
     /// Waits until `condition` holds.
     pub fn until(&self, condition: impl Fn() -> bool) {
-        let began = Instant::now();
+        let began = clock::now();
         while !condition() {
-            assert!(began.elapsed() < SOON, "never happened");
+            assert!(clock::now() - began < SOON, "never happened");
             std::thread::sleep(Duration::from_millis(2));
         }
     }
