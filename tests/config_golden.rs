@@ -75,3 +75,41 @@ proptest::proptest! {
         let _ = load_text(&text, "x", Path::new(""), &|_| None);
     }
 }
+
+/// Every block reports what it does not know: none may forget to look.
+#[test]
+fn an_unknown_key_is_found_in_every_block() {
+    let schema: serde_json::Value = serde_json::from_str(&outrigger::config::json_schema()).unwrap();
+    let mut blocks = Vec::new();
+    walk(&schema, String::new(), &mut blocks);
+    assert!(blocks.len() > 25, "{blocks:?}");
+    for block in blocks {
+        let mut text = String::from("zzz: 1");
+        for segment in block.rsplit('/').filter(|segment| !segment.is_empty()) {
+            text = match segment {
+                "[]" => format!("[{{ {text} }}]"),
+                name if text.starts_with('[') => format!("{name}: {text}"),
+                name => format!("{name}: {{ {text} }}"),
+            };
+        }
+        let told = report(&format!("{{ {text} }}"), "x");
+        assert!(told.contains("unknown key zzz"), "{block}: {text}\n{told}");
+    }
+}
+
+fn walk(schema: &serde_json::Value, path: String, blocks: &mut Vec<String>) {
+    if let Some(known) = schema.get("properties").and_then(|known| known.as_object()) {
+        if !path.is_empty() && schema["additionalProperties"] == false {
+            blocks.push(path.clone());
+        }
+        for (name, inner) in known {
+            walk(inner, format!("{path}/{name}"), blocks);
+        }
+    }
+    if schema["items"].get("properties").is_some() {
+        walk(&schema["items"], format!("{path}/[]"), blocks);
+    }
+    if schema["additionalProperties"].get("properties").is_some() {
+        walk(&schema["additionalProperties"], format!("{path}/any"), blocks);
+    }
+}

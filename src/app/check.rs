@@ -8,8 +8,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::cli::{Output, Verdict};
+use super::cli::Output;
 use super::options;
+use super::verdict::Verdict;
 use crate::config::settings::Settings;
 use crate::config::{self, Loaded};
 use crate::plan::compile::{PlanProblem, compile};

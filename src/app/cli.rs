@@ -13,7 +13,9 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::client::{ADMIN_DEFAULT, Client, parse_address};
+use super::verdict::Verdict;
 use super::{check, demo, explain, healthcheck, start, verbs};
+use crate::config::parse_duration;
 
 /// The default patience of a verb that asks the admin port.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -266,56 +268,6 @@ pub enum Output {
     Json,
 }
 
-/// What a verb ends with.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Verdict {
-    code: u8,
-    words: String,
-    /// The words are what prevented an answer, not the answer.
-    failed: bool,
-}
-
-impl Verdict {
-    pub fn yes(words: impl Into<String>) -> Verdict {
-        Verdict { code: 0, words: words.into(), failed: false }
-    }
-
-    /// The answer is no.
-    pub fn no(words: impl Into<String>) -> Verdict {
-        Verdict { code: 1, words: words.into(), failed: false }
-    }
-
-    /// There is no answer.
-    pub fn cannot(words: impl Into<String>) -> Verdict {
-        Verdict { code: 2, words: words.into(), failed: true }
-    }
-
-    /// The answer is that the file has problems: `check` exits 2, and the problems are what was asked for.
-    pub fn problems(words: impl Into<String>) -> Verdict {
-        Verdict { code: 2, words: words.into(), failed: false }
-    }
-
-    pub fn code(&self) -> u8 {
-        self.code
-    }
-
-    pub fn words(&self) -> &str {
-        &self.words
-    }
-
-    /// Prints it. A reader that has gone away (`| head`) is no failure.
-    fn print(&self) -> ExitCode {
-        let newline = if self.words.is_empty() || self.words.ends_with('\n') { "" } else { "\n" };
-        let text = format!("{}{newline}", self.words);
-        if self.failed {
-            drop(std::io::stderr().lock().write_all(text.as_bytes()));
-        } else {
-            drop(std::io::stdout().lock().write_all(text.as_bytes()));
-        }
-        ExitCode::from(self.code)
-    }
-}
-
 /// The whole program: parses the arguments and does what they say.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
@@ -389,20 +341,10 @@ fn version(output: Output) -> Verdict {
 
 /// `10s`, `2m`, `250ms`; the unit is required, as in the configuration.
 fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| "write a number and a unit, like 10s".to_owned())?;
-    let milliseconds = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "" => return Err(format!("a unit is missing; {number}s?")),
-        _ => return Err(format!("\"{unit}\" is not a unit of time; use ms, s, m or h")),
-    };
-    match number.checked_mul(milliseconds) {
-        Some(total) if total > 0 => Ok(Duration::from_millis(total)),
-        Some(_) | None => Err("the time must be more than nothing and less than for ever".to_owned()),
+    match parse_duration(text) {
+        Ok(time) if time > Duration::ZERO => Ok(time),
+        Ok(_) => Err("the time must be more than nothing".to_owned()),
+        Err(expected) => Err(format!("expected {expected}")),
     }
 }
 
@@ -466,7 +408,8 @@ mod tests {
     fn a_duration_needs_its_unit() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        for wrong in ["", "10", "s", "0s", "10 s", "1.5s", "-1s", "99999999999999999999h", "18446744073709551615h"] {
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        for wrong in ["", "10", "s", "0s", "10 s", "-1s", "99999999999999999999h", "18446744073709551615h"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }

@@ -186,10 +186,10 @@ impl Show {
     fn show(&mut self, view: &View) {
         if self.terminal {
             let block = screen::block(view, self.paint);
-            // Up to where the block began, and clear from there.
+            // Up to where the block began, and clear from there; without wrapping, or lines could not be counted.
             let back = if self.drawn > 0 { format!("\x1b[{}A\x1b[J", self.drawn) } else { String::new() };
             self.drawn = block.lines().count();
-            write(&format!("{back}{block}"));
+            write(&format!("{back}\x1b[?7l{block}\x1b[?7h"));
             return;
         }
         let fresh: Vec<_> = view.outrigger.events.iter().filter(|event| event.at > self.told).collect();

@@ -11,8 +11,9 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::json;
 
-use super::cli::{ExplainArgs, Output, Verdict};
+use super::cli::{ExplainArgs, Output};
 use super::start::FILE_DEFAULT;
+use super::verdict::Verdict;
 use crate::config::settings::{HealthCheckKind, Listener, Mode, Route, RouteAction, RouteMatch, Settings, Upstream};
 use crate::config::{self, Loaded};
 use crate::core::path::normalise;
@@ -299,7 +300,7 @@ fn text(args: &ExplainArgs, found: &Explanation<'_>, loaded: &Loaded) -> String 
         let _ = writeln!(out, "  upstream    {} at {}", upstream.name, endpoints.join(", "));
     }
     let mut group = "";
-    let widest = found.rows.iter().map(|row| row.value.chars().count()).max().unwrap_or(0).min(60);
+    let widest = found.rows.iter().map(|row| row.value.chars().count()).max().unwrap_or(0).min(72);
     for row in &found.rows {
         if row.group != group {
             group = row.group;

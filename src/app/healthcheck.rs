@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use super::cli::Verdict;
 use super::client::{Client, OPS_DEFAULT, parse_address};
+use super::verdict::Verdict;
 use crate::core::units::Address;
 
 /// What is asked.

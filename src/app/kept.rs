@@ -1,8 +1,8 @@
 //! The last good plans, by content hash, so that `reload --to HASH` can go back.
 //!
 //! In memory what is kept is the checked configuration itself, secrets resolved, so going back needs nothing else. On
-//! disk (`state.directory`) it is the text as typed: a later process may go back to it, as long as the environment and
-//! the secret files still give the same configuration.
+//! disk (`state.directory`) it is the text as typed: a later process may go back to it, as long as the secret files
+//! still give the same configuration.
 
 use std::collections::VecDeque;
 use std::fs;

@@ -2,6 +2,7 @@
 //! No decisions about requests are made here.
 
 pub mod cli;
+mod verdict;
 
 pub mod run;
 mod start;

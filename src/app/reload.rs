@@ -51,6 +51,8 @@ pub struct Reloader {
     /// The file's text when a command went back to an earlier plan: that text is not loaded again by itself.
     overruled: Option<String>,
     refused: Option<Vec<String>>,
+    /// What the listeners' certificate files said when they were refused, and why.
+    bad_pair: Option<(Vec<Content>, Vec<String>)>,
     polls: u32,
 }
 
@@ -58,16 +60,26 @@ impl Reloader {
     /// Begins watching; needs a tokio runtime. `loaded` is what runs already.
     pub fn new(file: Option<PathBuf>, loaded: Loaded, shared: Arc<Shared>, board: Arc<Board>) -> Reloader {
         let started = Arc::new(loaded);
-        let text = file.as_deref().and_then(|file| read(file).ok());
-        let text = text.filter(|good| good.loaded.hash == started.hash).and_then(|good| good.text);
+        let text = file.is_some().then(|| started.text.clone());
         let running = Good { loaded: Arc::clone(&started), text };
         let mut kept = Kept::new(started.settings.state_directory.as_deref());
         kept.keep(&running);
         let watcher = Watcher::new(watched(file.as_deref(), &started));
         let compiled = watch::contents(&compiled_files(&started.settings));
-        let (overruled, refused, polls) = (None, None, 0);
-        let reloader =
-            Reloader { file, shared, board, running, started, kept, watcher, compiled, overruled, refused, polls };
+        let reloader = Reloader {
+            file,
+            shared,
+            board,
+            running,
+            started,
+            kept,
+            watcher,
+            compiled,
+            overruled: None,
+            refused: None,
+            bad_pair: None,
+            polls: 0,
+        };
         reloader.tell_board();
         reloader
     }
@@ -125,13 +137,31 @@ impl Reloader {
             answer.changed = true;
             self.running = good;
             self.compiled = compiled;
-        }
-        if server.reload_certificates().map_err(|problems| words(&problems))? {
+        } else if self.certificates(server)? {
             answer.changed = true;
             answer.changes.push(Change { path: "certificates".to_owned(), what: "changed", needs_restart: false });
         }
         answer.notes.extend(self.needs_restart());
         Ok(answer)
+    }
+
+    /// Takes changed certificates into use. The server tells a bad pair once; it stays bad until a file changes.
+    fn certificates(&mut self, server: &Server) -> Result<bool, Vec<String>> {
+        let files = watch::contents(&listener_files(&self.running.loaded.settings));
+        match server.reload_certificates() {
+            Err(problems) => {
+                let words = words(&problems);
+                self.bad_pair = Some((files, words.clone()));
+                Err(words)
+            }
+            Ok(changed) => match &self.bad_pair {
+                Some((bad, words)) if !changed && *bad == files => Err(words.clone()),
+                Some(_) | None => {
+                    self.bad_pair = None;
+                    Ok(changed)
+                }
+            },
+        }
     }
 
     /// The point of no return is `plans.store`; everything before it changes nothing.
@@ -168,7 +198,7 @@ impl Reloader {
                 let loaded = load(&text, &file.display().to_string(), file.parent().unwrap_or(Path::new(".")))?;
                 if loaded.hash != hash {
                     let words = format!(
-                        "the text of plan {hash} is kept, but the environment or a secret file has changed since, \
+                        "the text of plan {hash} is kept, but a secret file has changed since, \
                          so it would be another plan now ({})",
                         loaded.hash
                     );
@@ -227,6 +257,7 @@ impl Reloader {
     fn rejected(&mut self, asked: &Asked, problems: &[String]) {
         // An earlier plan that cannot be gone back to says nothing about the file.
         if matches!(asked, Asked::Command { to: Some(_) }) || self.file.is_none() {
+            problems.iter().for_each(|problem| tracing::warn!("reload: {problem}"));
             return;
         }
         let told = self.refused.as_deref() == Some(problems);

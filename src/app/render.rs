@@ -118,7 +118,11 @@ fn configuration(out: &mut String, status: &Status) {
         ),
     );
     if config.stale {
-        line(out, "STALE: the file says something else than what runs");
+        let why = match config.problems.is_empty() {
+            true => ": an earlier plan was asked for; `outrigger reload` loads the file again",
+            false => ", and is refused:",
+        };
+        line(out, &format!("STALE: the file says something else than what runs{why}"));
         for problem in &config.problems {
             problem.lines().for_each(|text| line(out, &format!("  {text}")));
         }
@@ -389,7 +393,7 @@ outrigger 0.1.0, service checkout: NOT READY, serving, up 1h 2m
   app: connection refused: nothing listens on 127.0.0.1:3000
 3 connections, 1 request in flight
 configuration abc123 from outrigger.yaml; 2 reloads, 1 refused
-STALE: the file says something else than what runs
+STALE: the file says something else than what runs, and is refused:
   timeouts.total: 0s
 `reload --to` can go back to def456
 

@@ -5,9 +5,10 @@ use std::path::Path;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::cli::{AskArgs, BreakerArgs, BreakerState, DiffArgs, DrainArgs, Output, ReloadArgs, Verdict, WhyArgs};
+use super::cli::{AskArgs, BreakerArgs, BreakerState, DiffArgs, DrainArgs, Output, ReloadArgs, WhyArgs};
 use super::client::{Answer, ClientError};
 use super::render;
+use super::verdict::Verdict;
 
 /// `outrigger status`: an answer is a yes, whatever it says; `healthcheck` is the verb that judges.
 pub async fn status(args: &AskArgs) -> Verdict {
@@ -51,7 +52,8 @@ pub async fn diff(args: &DiffArgs) -> Verdict {
         let file = &args.file;
         let cannot = |cause| Verdict::cannot(format!("{}: {cause}", file.display()));
         let text = std::fs::read_to_string(file).map_err(cannot)?;
-        let base = std::path::absolute(file.parent().unwrap_or(Path::new("."))).map_err(cannot)?;
+        let absolute = std::path::absolute(file).map_err(cannot)?;
+        let base = absolute.parent().unwrap_or(Path::new("/"));
         let question = json!({ "name": file.display().to_string(), "base": base.to_string_lossy(), "text": text });
         let answer = args.ask.client()?.post("/diff", &question).await?;
         if answer.status == StatusCode::CONFLICT {

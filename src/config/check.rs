@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::reader::{Context, similar};
+use super::reader::Context;
 use super::settings::{ClientAuth, Direction, Retry, Route, RouteAction, Settings, Timeouts};
+use super::words::similar;
 use crate::core::route::{Router, Rule};
 use crate::core::units::Address;
 

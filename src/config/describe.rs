@@ -5,7 +5,18 @@ use std::path::Path;
 use serde_json::{Map as Object, Value, json};
 
 use super::read;
-use super::reader::{Context, Entry, Map};
+use super::reader::{Context, Map};
+
+/// One key as the reference describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// `routes[].retry.attempts`, `upstreams.*.pool`.
+    pub path: String,
+    pub kind: &'static str,
+    pub default: &'static str,
+    pub doc: &'static str,
+    pub choices: &'static [&'static str],
+}
 
 /// Every key in the order of the language.
 fn entries() -> Vec<Entry> {

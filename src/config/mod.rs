@@ -16,6 +16,7 @@ mod read_upstream;
 mod env;
 mod reader;
 mod units;
+mod words;
 mod yaml;
 
 mod describe;
@@ -25,3 +26,4 @@ pub use describe::{json_schema, reference_markdown, reference_yaml};
 pub use load::{Loaded, Origins, from_upstream, load_file, load_text};
 pub use not_yet::{NOT_YET, NotYet};
 pub use problem::{Kind, Location, Problem};
+pub use units::duration as parse_duration;

@@ -18,7 +18,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Asks for everything. What is wrong has been reported when this returns; the settings are then not to be used.
 pub fn settings(root: &Map<'_, '_>) -> Settings {
-    let service = service(&root.block("service", "Who this is, in metrics, logs and reports."));
+    let service = service(root.block("service", "Who this is, in metrics, logs and reports."));
     let timeouts_block = root.block("timeouts", "Timers of every route; a route may override any of them.");
     let request_header =
         timeouts_block.duration("request_header", "10s", "From the first byte of a request to the end of its head.");
@@ -31,16 +31,6 @@ pub fn settings(root: &Map<'_, '_>) -> Settings {
     );
     let defaults = RouteDefaults { timeouts, retry };
     let listeners = listeners(root, request_header.unwrap_or(REQUEST_HEADER), keep_alive.unwrap_or(KEEP_ALIVE));
-    let trusted = root.values(
-        "trusted_proxies",
-        "list of networks",
-        "Hops whose Forwarded and X-Forwarded-* are believed.",
-        |text| {
-            text.parse()
-                .or_else(|_| text.parse::<std::net::IpAddr>().map(Into::into))
-                .map_err(|_| "a network: 10.0.0.0/8, ::1/128")
-        },
-    );
     let upstreams = read_upstream::upstreams(root);
     let rate_limits = read_route::rate_limits(root);
     let routes = read_route::routes(root, &defaults, upstreams.first().map(|upstream| upstream.name.as_str()));
@@ -57,11 +47,11 @@ pub fn settings(root: &Map<'_, '_>) -> Settings {
         )
         .unwrap_or(false);
     health.finish();
-    let (access_log, traces) = telemetry(&root.block("telemetry", "Access log, traces and metrics."));
+    let (access_log, traces) = telemetry(root.block("telemetry", "Access log, traces and metrics."));
     Settings {
         service,
         listeners,
-        trusted_proxies: trusted.unwrap_or_default(),
+        trusted_proxies: trusted_proxies(root),
         upstreams,
         rate_limits,
         routes,
@@ -76,27 +66,30 @@ pub fn settings(root: &Map<'_, '_>) -> Settings {
         admin: admin(root.block("admin", "State and control, for people and pipelines.")),
         state_directory: state(root.block("state", "What is kept on disk.")),
         drain: drain(root.block("drain", "The shutdown.")),
-        workers: root
-            .value(
-                "workers",
-                "number or auto",
-                "auto",
-                "Worker threads; auto is one per processor this process may use.",
-                |text| match text {
-                    "auto" => Ok(None),
-                    text => text
-                        .parse()
-                        .ok()
-                        .filter(|count| (1..=256).contains(count))
-                        .map(Some)
-                        .ok_or("auto or a number from 1 to 256"),
-                },
-            )
-            .flatten(),
+        workers: workers(root),
     }
 }
 
-fn service(map: &Map<'_, '_>) -> Service {
+fn trusted_proxies(root: &Map<'_, '_>) -> Vec<ipnet::IpNet> {
+    let doc = "Hops whose Forwarded and X-Forwarded-* are believed.";
+    let networks = root.values("trusted_proxies", "list of networks", doc, |text| {
+        let address = || text.parse::<std::net::IpAddr>().map(Into::into);
+        text.parse().or_else(|_| address()).map_err(|_| "a network: 10.0.0.0/8, ::1/128")
+    });
+    networks.unwrap_or_default()
+}
+
+fn workers(root: &Map<'_, '_>) -> Option<usize> {
+    let doc = "Worker threads; auto is one per processor this process may use.";
+    let expected = "auto or a number from 1 to 256";
+    let count = root.value("workers", "number or auto", "auto", doc, |text| match text {
+        "auto" => Ok(None),
+        text => text.parse().ok().filter(|count| (1..=256).contains(count)).map(Some).ok_or(expected),
+    });
+    count.flatten()
+}
+
+fn service(map: Map<'_, '_>) -> Service {
     let service = Service {
         name: map.text("name", "The service's name; the default is app.").unwrap_or_else(|| "app".to_owned()),
         version: map.optional_text("version", "The version of the app."),
@@ -111,6 +104,7 @@ fn service(map: &Map<'_, '_>) -> Service {
             .unwrap_or_default(),
     };
     map.later("version_header");
+    map.finish();
     service
 }
 
@@ -295,7 +289,7 @@ fn security_headers(map: Map<'_, '_>) -> SecurityHeaders {
     SecurityHeaders { preset, set, remove, hsts_max_age: hsts_max_age.flatten() }
 }
 
-fn telemetry(map: &Map<'_, '_>) -> (AccessLog, Traces) {
+fn telemetry(map: Map<'_, '_>) -> (AccessLog, Traces) {
     let log = map.block("access_log", "One line for each request.");
     let to = log.value("to", "target", "stdout", "stdout, stderr, a path, or off.", |text| {
         Ok(match text {
@@ -338,6 +332,7 @@ fn telemetry(map: &Map<'_, '_>) -> (AccessLog, Traces) {
     spans.finish();
     map.later("metrics");
     map.later("errors");
+    map.finish();
     let log = AccessLog { to: to.unwrap_or(LogTarget::Stdout), format, sample_success, redact_query };
     let propagate_b3 = propagate.is_some_and(|formats| formats.contains(&true));
     (log, Traces { otlp, sample, keep_slow, keep_errors, propagate_b3 })

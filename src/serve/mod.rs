@@ -8,6 +8,7 @@ pub mod drain;
 pub mod server;
 
 pub mod gate;
+mod gauges;
 pub mod listener;
 pub mod worker;
 

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::activity::{Ticks, millis};
 use super::certificates::{CertificateInfo, Fingerprint};
 use super::gate::Gate;
+use super::gauges;
 use super::listener::{self, Bound, ListenerShared, Socket};
 use super::worker::{self, Command};
 use super::{metrics, tls};
@@ -59,9 +60,9 @@ struct WorkerHandle {
     thread: JoinHandle<()>,
 }
 
-struct OpenListener {
-    shared: Arc<ListenerShared>,
-    tls: Option<tls::Loaded>,
+pub(super) struct OpenListener {
+    pub(super) shared: Arc<ListenerShared>,
+    pub(super) tls: Option<tls::Loaded>,
     /// Content of certificate files that was refused, so that it is reported once.
     refused: Option<Fingerprint>,
 }
@@ -227,15 +228,7 @@ impl Server {
     /// Adds the connections of each listener and the certificates to what `/metrics` shows.
     pub fn register_metrics(&self) {
         let open = Arc::clone(&self.open);
-        self.shared.telemetry.register(move |out| {
-            let open = lock(&open);
-            let shown = open.values().map(|known| metrics::Shown {
-                name: known.shared.name(),
-                gate: &known.shared.gate,
-                certificates: known.tls.as_ref().map_or(&[], |tls| &tls.certificates),
-            });
-            metrics::write(&shown.collect::<Vec<_>>(), out);
-        });
+        self.shared.telemetry.register(move |out| gauges::write(&lock(&open), out));
     }
 
     /// Every certificate in use.
