@@ -374,7 +374,8 @@ async fn a_certificate_swap_costs_no_handshake() {
         let (mut done, mut failed) = (0, Vec::new());
         while !stopped.load(Ordering::Relaxed) {
             let url = format!("https://127.0.0.1:{web}/fast");
-            let asked = Command::new("curl").args(["-sk", "--max-time", "10", "-o", "/dev/null", &url]).output().unwrap();
+            let asked =
+                Command::new("curl").args(["-sk", "--max-time", "10", "-o", "/dev/null", &url]).output().unwrap();
             done += 1;
             if !asked.status.success() {
                 failed.push(asked.status.to_string());
