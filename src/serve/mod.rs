@@ -18,10 +18,9 @@ mod http;
 mod activity;
 mod io;
 mod stream;
+mod strict;
 
 mod proxy_protocol;
-
-mod metrics;
 
 pub mod certificates;
 pub mod tls;
