@@ -187,6 +187,28 @@ fn what_two_parsers_may_read_differently_is_refused() {
 }
 
 #[test]
+fn a_body_that_was_never_asked_for_does_not_shift_the_next_request() {
+    // Goal: after a refused `Expect: 100-continue` the client may or may not send its body, so the connection ends.
+    let bench = Bench::start(Options::default());
+    let mut client = connect(&bench);
+    client
+        .write_all(b"POST /early HTTP/1.1\r\nhost: a\r\ncontent-length: 2000\r\nexpect: 100-continue\r\n\r\n")
+        .expect("a write");
+    let refused = answer(&mut client);
+    assert!(refused.starts_with("HTTP/1.1 413 "), "{refused}");
+    let _ = client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"); // the server may have closed
+    assert_eq!(read_to_end(&mut client).unwrap_or_default(), "");
+    let mut client = connect(&bench);
+    client
+        .write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n")
+        .expect("a write");
+    assert!(answer(&mut client).starts_with("HTTP/1.1 100 "));
+    client.write_all(b"ok").expect("a write");
+    assert!(answer(&mut client).ends_with("ok"));
+    assert!(get(&mut client, "/").ends_with("ok"));
+}
+
+#[test]
 fn connections_over_the_cap_are_closed_and_counted() {
     let bench = Bench::start(Options { connections_max: 2, ..Options::default() });
     let mut first = connect(&bench);
