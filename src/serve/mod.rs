@@ -21,6 +21,8 @@ mod strict;
 
 mod proxy_protocol;
 
+mod metrics;
+
 pub mod certificates;
 pub mod tls;
 
