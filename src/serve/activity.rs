@@ -7,7 +7,8 @@
 //! an upgradeable connection's IO; in truth one thread touches them, so `Relaxed` is enough.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::gate::Place;
@@ -68,6 +69,11 @@ pub struct Activity {
     /// When the client stopped taking bytes; 0 while it takes them.
     blocked_since: AtomicU64,
     flags: AtomicU8,
+    /// Why a request head was refused before hyper saw the whole of it.
+    refused: OnceLock<&'static str>,
+    /// Who waits for the end of the requests in flight; `waits` tells without the lock.
+    waits: AtomicBool,
+    waiter: Mutex<Option<Waker>>,
     /// Where the IO wrapper leaves the stream when hyper lets go of it.
     returned: Mutex<Option<Stream>>,
     /// Held as long as anybody uses the connection, an upgraded one included.
@@ -103,6 +109,9 @@ impl Activity {
             since,
             blocked_since: AtomicU64::new(0),
             flags: AtomicU8::new(0),
+            refused: OnceLock::new(),
+            waits: AtomicBool::new(false),
+            waiter: Mutex::new(None),
             returned: Mutex::new(None),
             _place: place,
         }
@@ -143,6 +152,23 @@ impl Activity {
         self.set(HAD_BODY, has_body);
         self.set(HTTP_10, version == http::Version::HTTP_10);
         Open { activity: Arc::clone(self), began: self.ticks.read(), answered: false }
+    }
+
+    /// A head was refused; not noted while an earlier answer is on its way, because nothing may be put into its middle.
+    pub fn refused_head(&self, why: &'static str) {
+        if self.open.load(Relaxed) == 0 && self.blocked_since.load(Relaxed) == 0 {
+            let _ = self.refused.set(why); // the first reason is the reason
+        }
+    }
+
+    /// Wakes the connection when a request ends.
+    pub fn wake_at_end(&self, waker: &Waker) {
+        *lock(&self.waiter) = Some(waker.clone());
+        self.waits.store(true, Relaxed);
+    }
+
+    pub fn head_refusal(&self) -> Option<&'static str> {
+        self.refused.get().copied()
     }
 
     pub fn truncated(&self) {
@@ -252,6 +278,11 @@ impl Drop for Open {
         }
         activity.since.store(now, Relaxed);
         activity.open.fetch_sub(1, Relaxed);
+        if activity.waits.load(Relaxed)
+            && let Some(waker) = lock(&activity.waiter).take()
+        {
+            waker.wake();
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use super::http::{self, Ending};
 use super::io::ConnectionIo;
 use super::proxy_protocol;
 use super::stream::{Raw, Stream};
+use super::strict::Strict;
 use super::tls::{self, HandshakeProblem};
 use super::worker::{Seat, Worker};
 use crate::plan::{ListenerPlan, ProxyProtocol};
@@ -48,7 +49,8 @@ pub async fn serve(worker: Rc<Worker>, seat: Seat, raw: Raw, peer: SocketAddr, p
     drop(plan);
     let Ready { stream, first, http2, peer, activity } = ready;
     let tls = matches!(stream, Stream::Tls(_));
-    let io = ConnectionIo::new(stream, first, Arc::clone(&activity));
+    let strict = (!http2).then(Strict::new);
+    let io = ConnectionIo::new(stream, first, strict, Arc::clone(&activity));
     let front = http::Front { proxy: Rc::clone(&worker.proxy), peer: Rc::new(peer), activity: Arc::clone(&activity) };
     let ending = if http2 {
         activity.is_http2();
@@ -147,6 +149,10 @@ async fn refuse_handshake(problem: HandshakeProblem, seat: &Seat, peer: SocketAd
 async fn finish(ending: Ending, seat: &Seat, activity: &Activity) {
     // An upgraded connection's stream belongs to its tunnel.
     let Some(stream) = activity.take_back() else { return };
+    if let Some(reason) = activity.head_refusal() {
+        seat.turn(Turned::Malformed);
+        return say_and_close(stream, bad_request(reason).as_bytes()).await;
+    }
     match ending {
         Ending::Done if activity.may_be_sending() => linger(stream).await,
         Ending::Done | Ending::Idle => say_goodbye(stream).await,
@@ -172,6 +178,15 @@ async fn finish(ending: Ending, seat: &Seat, activity: &Activity) {
             }
         }
     }
+}
+
+fn bad_request(reason: &str) -> String {
+    let body = format!("{{\"type\":\"about:blank\",\"title\":\"Bad Request\",\"status\":400,\"reason\":\"{reason}\"}}");
+    let length = body.len();
+    format!(
+        "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
 }
 
 /// Over TLS an orderly end is said (close_notify), so that the client can tell it from a truncation.

@@ -14,18 +14,49 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
 use super::stream::Stream;
+use super::strict::{Strict, Violation};
 
 pub struct ConnectionIo {
     /// `None` only while dropping.
     stream: Option<Stream>,
     /// Read before hyper was asked, to tell HTTP/1 from HTTP/2.
     prefix: Bytes,
+    /// `None` for HTTP/2.
+    strict: Option<Strict>,
+    violation: Option<Violation>,
     activity: Arc<Activity>,
 }
 
 impl ConnectionIo {
-    pub fn new(stream: Stream, prefix: Bytes, activity: Arc<Activity>) -> Self {
-        ConnectionIo { stream: Some(stream), prefix, activity }
+    pub fn new(stream: Stream, prefix: Bytes, strict: Option<Strict>, activity: Arc<Activity>) -> Self {
+        ConnectionIo { stream: Some(stream), prefix, strict, violation: None, activity }
+    }
+
+    /// Judges what was just read. What comes before the bad line is handed on, the line itself never: the next read
+    /// fails, so that hyper sees a broken connection at exactly that point.
+    #[inline]
+    fn judge(&mut self, cx: &Context<'_>, buffer: &mut ReadBuf<'_>, before: usize) -> Poll<io::Result<()>> {
+        let Some(strict) = &mut self.strict else { return Poll::Ready(Ok(())) };
+        if self.activity.is_upgraded() {
+            self.strict = None;
+            return Poll::Ready(Ok(()));
+        }
+        let Err(violation) = strict.read(&buffer.filled()[before..]) else { return Poll::Ready(Ok(())) };
+        buffer.set_filled(before + violation.good);
+        self.violation = Some(violation);
+        if violation.good > 0 { Poll::Ready(Ok(())) } else { self.refuse(cx, violation) }
+    }
+
+    /// Fails for a refused line. A bad head behind a request that is still being answered waits for that answer.
+    fn refuse(&self, cx: &Context<'_>, violation: Violation) -> Poll<io::Result<()>> {
+        if violation.in_head {
+            if self.activity.in_flight() > 0 {
+                self.activity.wake_at_end(cx.waker());
+                return Poll::Pending;
+            }
+            self.activity.refused_head(violation.what);
+        }
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation.what)))
     }
 
     #[inline]
@@ -54,6 +85,10 @@ impl AsyncRead for ConnectionIo {
     #[inline]
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Some(violation) = this.violation {
+            return this.refuse(cx, violation);
+        }
+        let before = buffer.filled().len();
         if !this.prefix.is_empty() {
             let taken = this.prefix.len().min(buffer.remaining());
             buffer.put_slice(&this.prefix[..taken]);
@@ -61,12 +96,12 @@ impl AsyncRead for ConnectionIo {
             if this.prefix.is_empty() {
                 this.prefix = Bytes::new(); // gives the allocation back
             }
-            return Poll::Ready(Ok(()));
+            return this.judge(cx, buffer, before);
         }
-        let before = buffer.filled().len();
         let polled = this.stream()?.poll_read(cx, buffer);
         if buffer.filled().len() > before {
             this.activity.read_some();
+            return this.judge(cx, buffer, before);
         }
         polled
     }

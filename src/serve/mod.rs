@@ -17,6 +17,7 @@ mod http;
 mod activity;
 mod io;
 mod stream;
+mod strict;
 
 mod proxy_protocol;
 

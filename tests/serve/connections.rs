@@ -155,6 +155,60 @@ fn what_is_not_http_is_told_so() {
 }
 
 #[test]
+fn what_two_parsers_may_read_differently_is_refused() {
+    // Goal: hyper would accept each of these; none may reach the app, and the client is told 400.
+    let bench = Bench::start(Options::default());
+    let chunked = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    for request in [
+        "GET / HTTP/1.1\nhost: a\n\n".to_owned(),
+        "GET / HTTP/1.1\r\nhost: a\nx: y\r\n\r\n".to_owned(),
+        format!("{chunked}2;x=y\r\nok\r\n0\r\n\r\n"),
+        format!("{chunked}2\nok\r\n0\r\n\r\n"),
+        format!("{chunked}2\r\nok\n0\r\n\r\n"),
+    ] {
+        let mut client = connect(&bench);
+        client.write_all(request.as_bytes()).expect("a write");
+        let all = read_to_end(&mut client).expect("an orderly end");
+        assert!(all.starts_with("HTTP/1.1 400 "), "{request:?} was answered {all}");
+        assert_eq!(all.matches("HTTP/1.1 ").count(), 1, "one answer: {all}");
+    }
+    for pause in [Duration::ZERO, Duration::from_millis(30)] {
+        let mut client = connect(&bench);
+        client.write_all(b"GET /sleep/100 HTTP/1.1\r\nhost: a\r\n\r\n").expect("a write");
+        std::thread::sleep(pause); // in one read with the first request, or while it is being answered
+        client.write_all(b"GET / HTTP/1.1\nhost: a\n\n").expect("a write");
+        assert!(answer(&mut client).ends_with("ok"), "the good one before it is answered");
+        assert!(read_to_end(&mut client).expect("an orderly end").starts_with("HTTP/1.1 400 "));
+    }
+    let mut client = connect(&bench);
+    client.write_all(format!("{chunked}2\r\nok\r\n0\r\n\r\n").as_bytes()).expect("a write");
+    assert!(answer(&mut client).ends_with("ok"));
+    assert!(get(&mut client, "/").ends_with("ok"), "the connection goes on");
+}
+
+#[test]
+fn a_body_that_was_never_asked_for_does_not_shift_the_next_request() {
+    // Goal: after a refused `Expect: 100-continue` the client may or may not send its body, so the connection ends.
+    let bench = Bench::start(Options::default());
+    let mut client = connect(&bench);
+    client
+        .write_all(b"POST /early HTTP/1.1\r\nhost: a\r\ncontent-length: 2000\r\nexpect: 100-continue\r\n\r\n")
+        .expect("a write");
+    let refused = answer(&mut client);
+    assert!(refused.starts_with("HTTP/1.1 413 "), "{refused}");
+    let _ = client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"); // the server may have closed
+    assert_eq!(read_to_end(&mut client).unwrap_or_default(), "");
+    let mut client = connect(&bench);
+    client
+        .write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n")
+        .expect("a write");
+    assert!(answer(&mut client).starts_with("HTTP/1.1 100 "));
+    client.write_all(b"ok").expect("a write");
+    assert!(answer(&mut client).ends_with("ok"));
+    assert!(get(&mut client, "/").ends_with("ok"));
+}
+
+#[test]
 fn connections_over_the_cap_are_closed_and_counted() {
     let bench = Bench::start(Options { connections_max: 2, ..Options::default() });
     let mut first = connect(&bench);
