@@ -1,1 +1,270 @@
-//! telemetry (being built).
+//! What happened, told: metrics, access log, spans, and the last requests for `why`.
+//!
+//! Each worker owns a [`WorkerTelemetry`] and calls [`WorkerTelemetry::settle`] once per request, at its end. That call
+//! adds to counters nobody else writes, copies an entry into a ring and appends a line to a buffer: no system call, no
+//! clock, no allocation once things are warm, and no lock but one that is only ever tried. Everything slow (pipes,
+//! disks, collectors) happens on threads of its own behind bounded channels; what does not fit is dropped and counted.
+//!
+//! It decides nothing about requests, draws no trace ids and reads no clock. Reading order: [`record`] is what goes in;
+//! `metrics` and `shard` count it, `snapshot` and `exposition` add it up; `access_log`, `spans` and `ring` write it.
+
+mod access_log;
+mod collector;
+mod exporter;
+mod exposition;
+mod log_writer;
+mod metrics;
+mod options;
+mod process;
+mod prometheus;
+mod record;
+mod ring;
+mod shard;
+mod snapshot;
+mod spans;
+mod text;
+mod waiter;
+mod why;
+mod words;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+pub use metrics::{RouteMetrics, UpstreamMetrics};
+pub use options::{AccessLog, LogFormat, LogTarget, Options, Service, TelemetryError, Traces};
+pub use prometheus::{Kind, PrometheusWriter};
+pub use record::{AttemptRecord, Fate, RequestRecord};
+pub use snapshot::{Latency, RouteSnapshot, Snapshot, UpstreamSnapshot};
+
+use access_log::Lines;
+use exporter::Exporter;
+use log_writer::LogWriter;
+use metrics::{Registry, lock};
+use ring::{Ring, RingWriter};
+use spans::Spans;
+use waiter::Waiter;
+
+/// Somebody else's metrics, written at each scrape.
+type Source = Box<dyn Fn(&mut PrometheusWriter) + Send + Sync>;
+
+/// The process's telemetry.
+pub struct Telemetry {
+    options: Arc<ArcSwap<Options>>,
+    registry: Registry,
+    rings: Box<[Arc<Mutex<Ring>>]>,
+    log: LogWriter,
+    exporter: Option<Exporter>,
+    sources: Mutex<Vec<Source>>,
+}
+
+impl Telemetry {
+    /// For so many workers. Opens the log's target and checks the collector's address; connects to nothing yet.
+    pub fn start(options: Options, workers: usize) -> Result<Arc<Telemetry>, TelemetryError> {
+        let workers = workers.max(1);
+        let log = LogWriter::start(&options.access_log.to)?;
+        let exporter = match options.traces.otlp.as_deref() {
+            Some(base) if !base.is_empty() => Some(Exporter::start(base, &options.service)?),
+            Some(_) | None => None,
+        };
+        Ok(Arc::new(Telemetry {
+            options: Arc::new(ArcSwap::from_pointee(options)),
+            registry: Registry::new(workers),
+            rings: (0..workers).map(|_| Arc::default()).collect(),
+            log,
+            exporter,
+            sources: Mutex::default(),
+        }))
+    }
+
+    /// The part of worker `index`, from 0. Each worker takes its own once: two owners of one index would lose counts.
+    pub fn worker(self: &Arc<Self>, index: usize) -> WorkerTelemetry {
+        let index = index % self.rings.len();
+        let ring = RingWriter::new(self.rings[index].clone(), (RINGS_BYTES / self.rings.len()).max(RING_BYTES_MIN));
+        let state = WorkerState {
+            options: arc_swap::Cache::new(self.options.clone()),
+            lines: Lines::new(),
+            spans: Spans::new(),
+            ring,
+        };
+        WorkerTelemetry { shared: self.clone(), index, state: RefCell::new(state) }
+    }
+
+    /// The counters of a route, adopted by name; the empty name is for requests that no route took.
+    pub fn route_metrics(&self, route: &str) -> Arc<RouteMetrics> {
+        self.registry.route(route)
+    }
+
+    /// The counters of an upstream, adopted by name.
+    pub fn upstream_metrics(&self, upstream: &str) -> Arc<UpstreamMetrics> {
+        self.registry.upstream(upstream)
+    }
+
+    /// Adds metrics of others to the exposition.
+    pub fn register(&self, source: Source) {
+        lock(&self.sources).push(source);
+    }
+
+    /// Appends the exposition in Prometheus' text format 0.0.4.
+    pub fn render_prometheus(&self, out: &mut String) {
+        let mut writer = PrometheusWriter::new(std::mem::take(out));
+        let options = self.options.load();
+        let outside = exposition::Outside {
+            service: &options.service,
+            access_log_dropped: self.access_log_dropped(),
+            spans_dropped: self.spans_dropped(),
+        };
+        exposition::write(&mut writer, &self.registry, &outside);
+        for source in lock(&self.sources).iter() {
+            source(&mut writer);
+        }
+        *out = writer.finish();
+    }
+
+    /// Everything counted, with quantiles.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::of(&self.registry, self.access_log_dropped(), self.spans_dropped())
+    }
+
+    /// What became of a request, by its id or its trace id; the newest if there are several.
+    pub fn find(&self, id: &str) -> Option<serde_json::Value> {
+        let trace_id = why::trace_id(id);
+        let mut newest: Option<(Duration, serde_json::Value)> = None;
+        for ring in &self.rings {
+            let ring = lock(ring);
+            let found = ring.iter().find(|entry| why::matches(entry, id, trace_id)).and_then(why::decode);
+            if let Some(request) = found
+                && newest.as_ref().is_none_or(|(ended, _)| request.ended() > *ended)
+            {
+                newest = Some((request.ended(), request.tell()));
+            }
+        }
+        newest.map(|(_, told)| told)
+    }
+
+    /// The last requests that ended, newest first.
+    pub fn recent(&self, limit: usize) -> Vec<serde_json::Value> {
+        let mut all: Vec<(Duration, Vec<u8>)> = Vec::new();
+        for ring in &self.rings {
+            // Copied, so that the worker finds its ring free again soon.
+            let ring = lock(ring);
+            let newest =
+                ring.iter().take(limit).filter_map(|entry| Some((why::decode(entry)?.ended(), entry.to_vec())));
+            all.extend(newest);
+        }
+        all.sort_by_key(|(ended, _)| std::cmp::Reverse(*ended));
+        let newest = all.iter().take(limit);
+        newest.filter_map(|(_, entry)| why::decode(entry).map(|request| request.tell())).collect()
+    }
+
+    /// Writes out what workers have handed over; returns after `deadline` at the latest. Workers flush before.
+    pub fn flush(&self, deadline: Duration) {
+        let waiter = Arc::new(Waiter::default());
+        self.log.flush(waiter.promise());
+        if let Some(exporter) = &self.exporter {
+            exporter.flush(waiter.promise());
+        }
+        if !waiter.wait(deadline) {
+            tracing::warn!("telemetry was not written out in time");
+        }
+    }
+
+    /// New options: sampling, redaction, format and target at once, a log file opened again even if it is the same.
+    /// The collector stays. A target that cannot be opened leaves the old one.
+    pub fn set_options(&self, options: Options) {
+        let mut options = options;
+        if let Err(problem) = self.log.retarget(&options.access_log.to) {
+            tracing::error!(error = %problem, "the access log stays where it was");
+            options.access_log.to = self.options.load().access_log.to.clone();
+        }
+        self.options.store(Arc::new(options));
+    }
+
+    /// Log lines dropped so far.
+    pub fn access_log_dropped(&self) -> u64 {
+        self.registry.total(|shard| &shard.log_dropped) + self.log.lost()
+    }
+
+    /// Spans dropped so far.
+    pub fn spans_dropped(&self) -> u64 {
+        self.registry.total(|shard| &shard.spans_dropped) + self.exporter.as_ref().map_or(0, Exporter::lost)
+    }
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Telemetry").field("workers", &self.rings.len()).finish_non_exhaustive()
+    }
+}
+
+/// One worker's part; it may be made anywhere and then stays on the worker's thread.
+pub struct WorkerTelemetry {
+    shared: Arc<Telemetry>,
+    index: usize,
+    state: RefCell<WorkerState>,
+}
+
+struct WorkerState {
+    options: arc_swap::Cache<Arc<ArcSwap<Options>>, Arc<Options>>,
+    lines: Lines,
+    spans: Spans,
+    ring: RingWriter,
+}
+
+impl WorkerTelemetry {
+    /// A request has begun; `settle` ends it. Only the gauge of requests in flight needs this.
+    pub fn begin(&self) {
+        self.shared.registry.workers[self.index].begun.add(1);
+    }
+
+    /// A request has ended: counts it, remembers it, logs it, traces it.
+    pub fn settle(&self, record: &RequestRecord<'_>, route: &RouteMetrics, upstream: Option<&UpstreamMetrics>) {
+        let shard = &self.shared.registry.workers[self.index];
+        shard.ended.add(1);
+        if record.probe {
+            shard.probes.add(1);
+        } else {
+            shard.settle(record);
+            route.settle(self.index, record);
+            if let Some(upstream) = upstream {
+                upstream.settle(self.index, record.attempts);
+            }
+        }
+        let mut state = self.state.borrow_mut();
+        let WorkerState { options, lines, spans, ring } = &mut *state;
+        let options = options.load();
+        ring.push(|out| why::encode(out, record));
+        if lines.write(record, &options.access_log) {
+            shard.log_dropped.add(lines.hand_over(&self.shared.log));
+        }
+        if let Some(exporter) = &self.shared.exporter
+            && spans.write(record, &options.traces, &options.access_log.redact_query)
+        {
+            shard.spans_dropped.add(spans.hand_over(exporter));
+        }
+    }
+
+    /// Hands on what is buffered. The worker calls it about every 100 ms and at its end.
+    pub fn flush(&self) {
+        let shard = &self.shared.registry.workers[self.index];
+        let mut state = self.state.borrow_mut();
+        state.ring.settle();
+        shard.log_dropped.add(state.lines.hand_over(&self.shared.log));
+        if let Some(exporter) = &self.shared.exporter {
+            shard.spans_dropped.add(state.spans.hand_over(exporter));
+        }
+    }
+}
+
+impl Drop for WorkerTelemetry {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// Memory for the last requests, all workers together; some 250 bytes are one request.
+const RINGS_BYTES: usize = 2 * 1024 * 1024;
+const RING_BYTES_MIN: usize = 256 * 1024;
