@@ -41,7 +41,7 @@ impl Lines {
         if self.batch.lines == 0 {
             return 0;
         }
-        writer.hand_over(&mut self.batch).err().unwrap_or(0)
+        writer.hand_over(&mut self.batch)
     }
 
     fn wanted(&mut self, record: &RequestRecord<'_>, sample: f64) -> bool {

@@ -1,13 +1,13 @@
-//! The one thread that writes the access log. Workers hand it whole batches through a bounded channel and never wait:
-//! a channel that is full (a pipe nobody reads, a slow disk) costs log lines, which are counted, and nothing else.
+//! The one thread that writes the access log. Workers hand it whole batches through a bounded queue and never wait:
+//! a queue that is full (a pipe nobody reads, a slow disk) costs log lines, which are counted, and nothing else.
 //! One batch is one write, so lines of several processes on one pipe do not mix more than they must.
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -24,34 +24,40 @@ pub struct Batch {
 
 /// The way to the writing thread.
 #[derive(Debug)]
-pub struct LogWriter {
-    batches: SyncSender<Option<Batch>>,
-    desk: Arc<Desk>,
-    /// The thread's end, until there is something to write: `off` needs no thread.
-    parked: Mutex<Option<Receiver<Option<Batch>>>>,
-}
+pub struct LogWriter(Arc<Desk>);
 
-/// What the thread and the others share.
+/// What the thread and the others share. A locked queue and no channel, because commands must keep their place among
+/// the batches and must be taken however full it is; it is locked once per batch, for as long as a push takes.
 #[derive(Debug, Default)]
 struct Desk {
-    /// Beside the channel, because it may be full just when these matter.
-    commands: Mutex<Vec<Command>>,
-    /// Empty buffers, to be filled again.
-    spare: Mutex<Vec<Vec<u8>>>,
+    queue: Mutex<Queue>,
+    filled: Condvar,
     /// Lines that could not be written.
     lost: AtomicU64,
 }
 
+#[derive(Debug, Default)]
+struct Queue {
+    items: VecDeque<Item>,
+    /// How many of the items are batches.
+    batches: usize,
+    /// Empty buffers, to be filled again.
+    spare: Vec<Vec<u8>>,
+    /// There is a thread; as long as the target is `off` there need not be.
+    running: bool,
+    closed: bool,
+}
+
 #[derive(Debug)]
-enum Command {
+enum Item {
+    Batch(Batch),
     Target(Option<File>),
     Flush(Promise),
 }
 
 impl LogWriter {
     pub fn start(target: &LogTarget) -> Result<LogWriter, TelemetryError> {
-        let (batches, receiver) = sync_channel(BATCHES_MAX);
-        let writer = LogWriter { batches, desk: Arc::default(), parked: Mutex::new(Some(receiver)) };
+        let writer = LogWriter(Arc::default());
         writer.retarget(target)?;
         Ok(writer)
     }
@@ -60,71 +66,87 @@ impl LogWriter {
     /// even if it is the same: it may have been rotated.
     pub fn retarget(&self, target: &LogTarget) -> Result<(), TelemetryError> {
         let file = open(target)?;
-        let writes = file.is_some();
-        self.command(Command::Target(file));
-        if !writes {
-            return Ok(());
+        let mut queue = lock(&self.0.queue);
+        if file.is_some() && !queue.running {
+            let desk = self.0.clone();
+            std::thread::Builder::new()
+                .name(THREAD.to_owned())
+                .spawn(move || run(&desk))
+                .map_err(|cause| TelemetryError::Thread { name: THREAD, cause })?;
+            queue.running = true;
         }
-        let Some(receiver) = lock(&self.parked).take() else { return Ok(()) };
-        let desk = self.desk.clone();
-        std::thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || run(&receiver, &desk))
-            .map(drop)
-            .map_err(|cause| TelemetryError::Thread { name: "access-log", cause })
+        queue.items.push_back(Item::Target(file));
+        self.0.filled.notify_one();
+        Ok(())
     }
 
-    /// Hands over a batch and returns an empty buffer, or the number of lines dropped because the channel is full.
-    /// Either way `batch` is empty afterwards.
-    pub fn hand_over(&self, batch: &mut Batch) -> Result<(), u64> {
-        let spare = self.desk.spare.try_lock().ok().and_then(|mut spare| spare.pop()).unwrap_or_default();
-        let full = Batch { bytes: std::mem::replace(&mut batch.bytes, spare), lines: std::mem::take(&mut batch.lines) };
-        self.batches.try_send(Some(full)).map_err(|refused| {
-            let (std::sync::mpsc::TrySendError::Full(message) | std::sync::mpsc::TrySendError::Disconnected(message)) =
-                refused;
-            let Some(mut full) = message else { return 0 };
-            // The buffer was just swapped for a spare one; the larger of the two is worth keeping.
-            full.bytes.clear();
-            batch.bytes = full.bytes;
-            full.lines
-        })
+    /// Hands over a batch, which is empty afterwards, and returns the number of lines dropped: all of it if as many
+    /// batches wait as may, else none.
+    pub fn hand_over(&self, batch: &mut Batch) -> u64 {
+        let mut queue = lock(&self.0.queue);
+        if queue.batches >= BATCHES_MAX {
+            drop(queue);
+            batch.bytes.clear();
+            return std::mem::take(&mut batch.lines);
+        }
+        let spare = queue.spare.pop().unwrap_or_default();
+        queue.items.push_back(Item::Batch(std::mem::replace(batch, Batch { bytes: spare, lines: 0 })));
+        queue.batches += 1;
+        self.0.filled.notify_one();
+        0
     }
 
     /// Keeps the promise when everything handed over so far is written. Without a thread there is nothing to wait for.
     pub fn flush(&self, promise: Promise) {
-        if lock(&self.parked).is_none() {
-            self.command(Command::Flush(promise));
+        let mut queue = lock(&self.0.queue);
+        if queue.running {
+            queue.items.push_back(Item::Flush(promise));
+            self.0.filled.notify_one();
         }
     }
 
     /// Lines that were handed over and could not be written.
     pub fn lost(&self) -> u64 {
-        self.desk.lost.load(Ordering::Relaxed)
-    }
-
-    fn command(&self, command: Command) {
-        lock(&self.desk.commands).push(command);
-        // Only to wake it: if the channel is full the thread is awake, and looks at the commands after each batch.
-        let _ = self.batches.try_send(None);
+        self.0.lost.load(Ordering::Relaxed)
     }
 }
 
-fn run(receiver: &Receiver<Option<Batch>>, desk: &Desk) {
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        lock(&self.0.queue).closed = true;
+        self.0.filled.notify_one();
+    }
+}
+
+fn run(desk: &Desk) {
     let mut out = Out { file: None, torn: false, failing: false };
-    while let Ok(message) = receiver.recv() {
-        out.write(message, desk);
-        let commands = std::mem::take(&mut *lock(&desk.commands));
-        if commands.is_empty() {
-            continue;
-        }
-        while let Ok(message) = receiver.try_recv() {
-            out.write(message, desk);
-        }
-        for command in commands {
-            match command {
-                Command::Target(file) => out = Out { file, torn: false, failing: false },
-                Command::Flush(promise) => drop(promise),
+    while let Some(item) = desk.next() {
+        match item {
+            Item::Batch(batch) => {
+                let buffer = out.write(batch, &desk.lost);
+                desk.give_back(buffer);
             }
+            Item::Target(file) => out = Out { file, torn: false, failing: false },
+            Item::Flush(promise) => drop(promise),
+        }
+    }
+}
+
+impl Desk {
+    /// Waits for the next item; `None` when there will be none.
+    fn next(&self) -> Option<Item> {
+        let queue = lock(&self.queue);
+        let idle = |queue: &mut Queue| queue.items.is_empty() && !queue.closed;
+        let mut queue = self.filled.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner);
+        let item = queue.items.pop_front();
+        queue.batches -= usize::from(matches!(item, Some(Item::Batch(_))));
+        item
+    }
+
+    fn give_back(&self, buffer: Vec<u8>) {
+        let mut queue = lock(&self.queue);
+        if queue.spare.len() < SPARE_MAX {
+            queue.spare.push(buffer);
         }
     }
 }
@@ -138,21 +160,21 @@ struct Out {
 }
 
 impl Out {
-    fn write(&mut self, message: Option<Batch>, desk: &Desk) {
-        let Some(mut batch) = message else { return };
+    /// Writes a batch and returns its buffer, empty.
+    fn write(&mut self, mut batch: Batch, lost: &AtomicU64) -> Vec<u8> {
         if let Some(file) = &self.file {
             if self.torn {
                 batch.bytes.insert(0, b'\n');
             }
             match write_all(file, &batch.bytes) {
-                Ok(()) => {
-                    (self.torn, self.failing) = (false, false);
-                }
+                Ok(()) => (self.torn, self.failing) = (false, false),
                 Err((written, cause)) => {
-                    let after = batch.bytes.get(written..).unwrap_or_default();
-                    let missing = after.iter().filter(|byte| **byte == b'\n').count() as u64;
-                    desk.lost.fetch_add(missing.min(batch.lines), Ordering::Relaxed);
-                    self.torn = written > 0 && batch.bytes.get(written - 1) != Some(&b'\n');
+                    let missing = batch.bytes.iter().skip(written).filter(|byte| **byte == b'\n').count() as u64;
+                    lost.fetch_add(missing.min(batch.lines), Ordering::Relaxed);
+                    self.torn = match batch.bytes.get(..written) {
+                        Some([.., last]) => *last != b'\n',
+                        Some([]) | None => self.torn,
+                    };
                     if !std::mem::replace(&mut self.failing, true) {
                         tracing::warn!(error = %cause, "the access log cannot be written; lines are dropped and counted");
                     }
@@ -160,10 +182,7 @@ impl Out {
             }
         }
         batch.bytes.clear();
-        let mut spare = lock(&desk.spare);
-        if spare.len() < SPARE_MAX {
-            spare.push(batch.bytes);
-        }
+        batch.bytes
     }
 }
 
@@ -202,7 +221,8 @@ fn open(target: &LogTarget) -> Result<Option<File>, TelemetryError> {
     }
 }
 
-/// Batches that wait for the thread; with full ones (`access_log::BATCH_BYTES`) 2 MiB.
+const THREAD: &str = "access-log";
+/// Batches that wait for the thread; 2 MiB if they are full ones (`access_log::BATCH_BYTES`).
 const BATCHES_MAX: usize = 64;
 const SPARE_MAX: usize = 16;
 
@@ -230,48 +250,71 @@ mod tests {
         let (path, moved) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
         let target = LogTarget::File(path.clone());
         let writer = LogWriter::start(&target).unwrap();
-        writer.hand_over(&mut batch("one\n")).unwrap();
+        writer.hand_over(&mut batch("one\n"));
         assert!(flush(&writer));
         std::fs::rename(&path, &moved).unwrap();
-        writer.hand_over(&mut batch("two\n")).unwrap();
+        writer.hand_over(&mut batch("two\n"));
         writer.retarget(&target).unwrap();
-        writer.hand_over(&mut batch("three\n")).unwrap();
+        writer.hand_over(&mut batch("three\n"));
+        assert!(flush(&writer));
+        writer.retarget(&LogTarget::Off).unwrap();
+        writer.hand_over(&mut batch("four\n"));
         assert!(flush(&writer));
         assert_eq!(std::fs::read_to_string(&moved).unwrap(), "one\ntwo\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "three\n");
     }
 
     #[test]
-    fn a_reader_that_left_costs_lines_and_nothing_else() {
-        // Goal: a broken pipe is counted and survived. Method: a pipe whose reading end is closed.
-        let (reader, pipe) = io::pipe().unwrap();
-        let desk = Desk::default();
-        let mut out = Out { file: Some(File::from(OwnedFd::from(pipe))), torn: false, failing: false };
-        out.write(Some(batch("a\n")), &desk);
-        assert_eq!(desk.lost.load(Ordering::Relaxed), 0);
-        drop(reader);
-        out.write(Some(batch("b\nc\n")), &desk);
-        assert_eq!(desk.lost.load(Ordering::Relaxed), 2);
+    fn without_a_target_there_is_no_thread_to_wait_for() {
+        let writer = LogWriter::start(&LogTarget::Off).unwrap();
+        assert!(flush(&writer) && !lock(&writer.0.queue).running);
     }
 
     #[test]
-    fn a_full_channel_drops_and_says_how_much() {
-        // Goal: nobody waits. Method: a pipe that nobody reads, filled until the thread blocks and the channel is full.
-        let writer = LogWriter::start(&LogTarget::Off).unwrap();
+    fn buffers_are_used_again() {
+        // Goal: no allocation in steady state. Method: the buffer that comes back is one that was handed over.
+        let folder = tempfile::tempdir().unwrap();
+        let writer = LogWriter::start(&LogTarget::File(folder.path().join("log"))).unwrap();
+        let mut batch = batch("line\n");
+        let first = batch.bytes.as_ptr();
+        writer.hand_over(&mut batch);
+        assert!(flush(&writer));
+        batch.bytes.push(b'\n');
+        writer.hand_over(&mut batch);
+        assert_eq!((batch.bytes.as_ptr(), batch.bytes.len(), batch.lines), (first, 0, 0));
+    }
+
+    #[test]
+    fn a_reader_that_left_costs_lines_and_nothing_else() {
+        // Goal: a broken pipe is counted and survived. Method: a pipe whose reading end is closed.
+        let (reader, pipe) = io::pipe().unwrap();
+        let lost = AtomicU64::new(0);
+        let mut out = Out { file: Some(File::from(OwnedFd::from(pipe))), torn: false, failing: false };
+        out.write(batch("a\n"), &lost);
+        assert_eq!(lost.load(Ordering::Relaxed), 0);
+        drop(reader);
+        out.write(batch("b\nc\n"), &lost);
+        assert_eq!(lost.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_says_how_much() {
+        // Goal: nobody waits. Method: a pipe that nobody reads, filled until the thread blocks and the queue is full.
+        let writer = LogWriter(Arc::default());
         let (mut reader, pipe) = io::pipe().unwrap();
-        writer.command(Command::Target(Some(File::from(OwnedFd::from(pipe)))));
-        let receiver = lock(&writer.parked).take().unwrap();
-        let desk = writer.desk.clone();
-        let thread = std::thread::spawn(move || run(&receiver, &desk));
+        {
+            let mut queue = lock(&writer.0.queue);
+            queue.items.push_back(Item::Target(Some(File::from(OwnedFd::from(pipe)))));
+            queue.running = true;
+        }
+        let desk = writer.0.clone();
+        let thread = std::thread::spawn(move || run(&desk));
         let line = format!("{}\n", "x".repeat(64 * 1024));
         let mut handed = 0u64;
-        let dropped = loop {
-            match writer.hand_over(&mut batch(&line)) {
-                Ok(()) => handed += 1,
-                Err(lines) => break lines,
-            }
-        };
-        assert_eq!(dropped, 1);
+        while writer.hand_over(&mut batch(&line)) == 0 {
+            handed += 1;
+        }
+        assert!(handed >= BATCHES_MAX as u64);
         let waiter = Arc::new(Waiter::default());
         writer.flush(waiter.promise());
         assert!(!waiter.wait(Duration::from_millis(1)), "a stuck reader ends the wait, not the other way round");
@@ -280,13 +323,15 @@ mod tests {
         reader.read_to_string(&mut text).unwrap();
         thread.join().unwrap();
         assert_eq!(text.lines().count() as u64, handed);
+        assert!(waiter.wait(Duration::ZERO));
     }
 
     #[test]
     fn a_torn_line_is_ended_before_the_next() {
         let (mut reader, pipe) = io::pipe().unwrap();
         let mut out = Out { file: Some(File::from(OwnedFd::from(pipe))), torn: true, failing: true };
-        out.write(Some(batch("whole\n")), &Desk::default());
+        out.write(batch("whole\n"), &AtomicU64::new(0));
+        assert!(!out.torn && !out.failing);
         drop(out);
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
