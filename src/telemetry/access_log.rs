@@ -65,11 +65,11 @@ fn json(out: &mut Vec<u8>, calendar: &mut Calendar, record: &RequestRecord<'_>, 
     out.extend_from_slice(b"{\"timestamp\":\"");
     calendar.rfc3339(out, record.started);
     out.push(b'"');
-    string(out, "request_id", record.request_id);
+    string(out, b",\"request_id\":", record.request_id);
     if let Some(trace) = &record.trace {
-        key(out, "trace_id");
+        out.extend_from_slice(b",\"trace_id\":");
         quoted_hex(out, trace.trace_id, 32);
-        key(out, "span_id");
+        out.extend_from_slice(b",\"span_id\":");
         quoted_hex(out, u128::from(record.span), 16);
     }
     json_request(out, record, redacted);
@@ -79,64 +79,64 @@ fn json(out: &mut Vec<u8>, calendar: &mut Calendar, record: &RequestRecord<'_>, 
 
 /// What was asked.
 fn json_request(out: &mut Vec<u8>, record: &RequestRecord<'_>, redacted: &[String]) {
-    string(out, "http.request.method", record.method);
-    string(out, "url.scheme", record.scheme);
+    string(out, b",\"http.request.method\":", record.method);
+    string(out, b",\"url.scheme\":", record.scheme);
     let (host, port) = host_and_port(record.host);
-    string(out, "server.address", host);
+    string(out, b",\"server.address\":", host);
     if let Some(port) = port {
-        number(out, "server.port", u64::from(port));
+        number(out, b",\"server.port\":", u64::from(port));
     }
-    string(out, "url.path", record.path);
+    string(out, b",\"url.path\":", record.path);
     if let Some(query) = record.query {
-        string(out, "url.query", &redact::query(query, redacted));
+        string(out, b",\"url.query\":", &redact::query(query, redacted));
     }
-    string(out, "network.protocol.version", record::protocol(record.version));
-    key(out, "client.address");
+    string(out, b",\"network.protocol.version\":", record::protocol(record.version));
+    out.extend_from_slice(b",\"client.address\":");
     out.push(b'"');
     text::address(out, record.client);
     out.push(b'"');
     if let Some(agent) = record.user_agent {
-        string(out, "user_agent.original", agent);
+        string(out, b",\"user_agent.original\":", agent);
     }
-    string(out, "listener", record.listener);
+    string(out, b",\"listener\":", record.listener);
     if !record.route.is_empty() {
-        string(out, "http.route", record.route);
+        string(out, b",\"http.route\":", record.route);
     }
 }
 
 /// What became of it.
 fn json_answer(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
     if record.status != 0 {
-        number(out, "http.response.status_code", u64::from(record.status));
+        number(out, b",\"http.response.status_code\":", u64::from(record.status));
     }
-    number(out, "http.request.body.size", record.bytes_in);
-    number(out, "http.response.body.size", record.bytes_out);
-    key(out, "duration_ms");
+    number(out, b",\"http.request.body.size\":", record.bytes_in);
+    number(out, b",\"http.response.body.size\":", record.bytes_out);
+    out.extend_from_slice(b",\"duration_ms\":");
     text::millis(out, record.duration);
     if let Some(first_byte) = record.first_byte {
-        key(out, "first_byte_ms");
+        out.extend_from_slice(b",\"first_byte_ms\":");
         text::millis(out, first_byte);
     }
-    string(out, "fate", record.fate.label());
+    string(out, b",\"fate\":", record.fate.label());
     if !record.reason.is_empty() {
-        string(out, "reason", record.reason);
+        string(out, b",\"reason\":", record.reason);
     }
     if let Some(upstream) = record.upstream {
-        string(out, "upstream", upstream);
+        string(out, b",\"upstream\":", upstream);
     }
     if let Some(endpoint) = record.endpoint {
-        string(out, "endpoint", endpoint);
+        string(out, b",\"endpoint\":", endpoint);
     }
-    number(out, "attempts", record.attempts.len() as u64);
+    number(out, b",\"attempts\":", record.attempts.len() as u64);
     if record.attempts.iter().any(|attempt| attempt.outcome != "ok") {
-        list(out, "attempt_outcomes", record.attempts.iter().map(|attempt| attempt.outcome));
+        list(out, b",\"attempt_outcomes\":", record.attempts.iter().map(|attempt| attempt.outcome));
     }
     if record.probe {
-        key(out, "probe");
+        out.extend_from_slice(b",\"probe\":");
         out.extend_from_slice(b"true");
     }
     if !record.notes.is_empty() {
-        list(out, "notes", record.notes.iter().map(String::as_str));
+        list(out, b",\"notes\":", record.notes.iter().map(String::as_str));
     }
 }
 
@@ -177,24 +177,19 @@ pub fn host_and_port(authority: &str) -> (&str, Option<u16>) {
     (host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host), port)
 }
 
-fn key(out: &mut Vec<u8>, key: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(b"\":");
-}
-
-fn string(out: &mut Vec<u8>, name: &str, value: &str) {
-    key(out, name);
+/// `key` is a whole `,"name":`, so that it is one copy.
+fn string(out: &mut Vec<u8>, key: &[u8], value: &str) {
+    out.extend_from_slice(key);
     text::json(out, value);
 }
 
-fn number(out: &mut Vec<u8>, name: &str, value: u64) {
-    key(out, name);
+fn number(out: &mut Vec<u8>, key: &[u8], value: u64) {
+    out.extend_from_slice(key);
     text::integer(out, value);
 }
 
-fn list<'a>(out: &mut Vec<u8>, name: &str, values: impl Iterator<Item = &'a str>) {
-    key(out, name);
+fn list<'a>(out: &mut Vec<u8>, key: &[u8], values: impl Iterator<Item = &'a str>) {
+    out.extend_from_slice(key);
     out.push(b'[');
     for (place, value) in values.enumerate() {
         if place > 0 {

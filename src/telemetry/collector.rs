@@ -14,6 +14,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use opentelemetry_http::{HttpClient, HttpError};
+use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -49,7 +50,10 @@ impl Collector {
         if host.is_empty() {
             return Err("the URL names no host".into());
         }
-        let tls = if https { Some((connector()?, ServerName::try_from(host.clone())?)) } else { None };
+        let tls = match https {
+            true => Some((connector(system_roots()?)?, ServerName::try_from(host.clone())?)),
+            false => None,
+        };
         Ok(Collector {
             port: authority.port_u16().unwrap_or(if https { 443 } else { 80 }),
             authority: HeaderValue::from_str(authority.as_str())?,
@@ -159,15 +163,19 @@ async fn handshake(
     Ok(sender)
 }
 
-/// TLS as a client, trusting the system's roots (and `SSL_CERT_FILE`, `SSL_CERT_DIR`).
-fn connector() -> Result<TlsConnector, HttpError> {
+/// The system's roots, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+fn system_roots() -> Result<RootCertStore, HttpError> {
     let found = rustls_native_certs::load_native_certs();
-    let mut roots = rustls::RootCertStore::empty();
+    let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
         let cause = found.errors.first().map(|error| format!(": {error}")).unwrap_or_default();
         return Err(format!("no root certificates were found on this system{cause}").into());
     }
+    Ok(roots)
+}
+
+fn connector(roots: RootCertStore) -> Result<TlsConnector, HttpError> {
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
@@ -210,3 +218,109 @@ const ATTEMPTS_MAX: u32 = 3;
 const RETRY_DELAY: Duration = Duration::from_millis(250);
 /// Bytes of an answer; it only says how many spans were rejected.
 const ANSWER_MAX: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    fn request() -> Request<Bytes> {
+        Request::post("https://localhost/v1/traces").body(Bytes::from_static(b"spans")).unwrap()
+    }
+
+    /// Reads one request and answers it.
+    async fn serve(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), answer: &str) -> String {
+        let mut text = Vec::new();
+        while !text.ends_with(b"spans") {
+            assert!(stream.read_buf(&mut text).await.unwrap() > 0);
+        }
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_collector_behind_tls_is_reached_if_its_certificate_is_trusted() {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let certificate = made.cert.der().clone();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let collector = |roots| Collector {
+            host: "127.0.0.1".to_owned(),
+            port,
+            authority: HeaderValue::from_static("localhost"),
+            tls: Some((connector(roots).unwrap(), ServerName::try_from("localhost").unwrap())),
+            idle: Mutex::default(),
+            problem: Mutex::default(),
+        };
+        let server = async {
+            let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+            let text = serve(&mut stream, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            assert!(acceptor.accept(listener.accept().await.unwrap().0).await.is_err());
+            text
+        };
+        let client = async {
+            let answer = collector(roots).attempt(&request()).await.unwrap();
+            assert_eq!((answer.status().as_u16(), answer.body().as_ref()), (200, &b"ok"[..]));
+            let stranger = collector(RootCertStore::empty()).attempt(&request()).await.unwrap_err();
+            assert!(words(&*stranger).contains("certificate"), "{}", words(&*stranger));
+        };
+        let (text, ()) = tokio::join!(server, client);
+        assert!(text.starts_with("POST /v1/traces HTTP/1.1\r\n") && text.contains("host: localhost\r\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_and_a_lost_one_replaced() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let collector = Collector::new(&format!("http://{}/v1/traces", listener.local_addr().unwrap())).unwrap();
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        let server = async {
+            let (mut first, _) = listener.accept().await.unwrap();
+            serve(&mut first, answer).await;
+            serve(&mut first, answer).await;
+            drop(first);
+            let (mut second, _) = listener.accept().await.unwrap();
+            serve(&mut second, answer).await;
+        };
+        let client = async {
+            for _ in 0..3 {
+                let answer = collector.send_bytes(request()).await.unwrap();
+                assert!(answer.status().is_success());
+            }
+        };
+        tokio::join!(server, client);
+        assert_eq!(collector.problem(), None);
+    }
+
+    #[tokio::test]
+    async fn a_collector_that_is_not_there_is_said_to_be_so() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let collector = Collector::new(&format!("http://{address}")).unwrap();
+        assert!(collector.send_bytes(request()).await.is_err());
+        assert!(collector.problem().unwrap().contains("refused"), "{:?}", collector.problem());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_collector_that_says_nothing_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let collector = Collector::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        assert!(collector.send_bytes(request()).await.is_err());
+        assert!(collector.problem().unwrap().contains("within 10 s"), "{:?}", collector.problem());
+    }
+}

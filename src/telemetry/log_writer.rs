@@ -89,7 +89,7 @@ impl LogWriter {
             batch.bytes.clear();
             return std::mem::take(&mut batch.lines);
         }
-        let spare = queue.spare.pop().unwrap_or_default();
+        let spare = queue.spare.pop().unwrap_or_else(|| Vec::with_capacity(batch.bytes.len()));
         queue.items.push_back(Item::Batch(std::mem::replace(batch, Batch { bytes: spare, lines: 0 })));
         queue.batches += 1;
         self.0.filled.notify_one();

@@ -132,24 +132,20 @@ impl Telemetry {
     /// What became of a request, by its id or its trace id; the newest if there are several.
     pub fn find(&self, id: &str) -> Option<serde_json::Value> {
         let trace_id = why::trace_id(id);
-        let mut newest: Option<(Duration, serde_json::Value)> = None;
-        for ring in &self.rings {
+        let found = self.rings.iter().filter_map(|ring| {
+            // Copied, so that the worker finds its ring free again soon.
             let ring = lock(ring);
-            let found = ring.iter().find(|entry| why::matches(entry, id, trace_id)).and_then(why::decode);
-            if let Some(request) = found
-                && newest.as_ref().is_none_or(|(ended, _)| request.ended() > *ended)
-            {
-                newest = Some((request.ended(), request.tell()));
-            }
-        }
-        newest.map(|(_, told)| told)
+            let entry = ring.iter().find(|entry| why::matches(entry, id, trace_id))?;
+            Some((why::decode(entry)?.ended(), entry.to_vec()))
+        });
+        let (_, entry) = found.max_by_key(|(ended, _)| *ended)?;
+        why::decode(&entry).map(|request| request.tell())
     }
 
     /// The last requests that ended, newest first.
     pub fn recent(&self, limit: usize) -> Vec<serde_json::Value> {
         let mut all: Vec<(Duration, Vec<u8>)> = Vec::new();
         for ring in &self.rings {
-            // Copied, so that the worker finds its ring free again soon.
             let ring = lock(ring);
             let newest =
                 ring.iter().take(limit).filter_map(|entry| Some((why::decode(entry)?.ended(), entry.to_vec())));
@@ -160,7 +156,8 @@ impl Telemetry {
         newest.filter_map(|(_, entry)| why::decode(entry).map(|request| request.tell())).collect()
     }
 
-    /// Writes out what workers have handed over; returns after `deadline` at the latest. Workers flush before.
+    /// Writes out what workers have handed over; returns after `deadline` at the latest. Workers flush before. It blocks
+    /// the thread that calls it.
     pub fn flush(&self, deadline: Duration) {
         let waiter = Arc::new(Waiter::default());
         self.log.flush(waiter.promise());
@@ -173,7 +170,7 @@ impl Telemetry {
     }
 
     /// New options: sampling, redaction, format and target at once, a log file opened again even if it is the same.
-    /// The collector stays. A target that cannot be opened leaves the old one.
+    /// The collector, and who the spans say they are of, stay. A target that cannot be opened leaves the old one.
     pub fn set_options(&self, options: Options) {
         let mut options = options;
         if let Err(problem) = self.log.retarget(&options.access_log.to) {
@@ -268,3 +265,124 @@ impl Drop for WorkerTelemetry {
 /// Memory for the last requests, all workers together; some 250 bytes are one request.
 const RINGS_BYTES: usize = 2 * 1024 * 1024;
 const RING_BYTES_MIN: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::record::tests::record;
+    use super::*;
+
+    const TIME: Duration = Duration::from_secs(20);
+
+    fn logging_to(path: &Path) -> Options {
+        let access_log = AccessLog { to: LogTarget::File(path.to_owned()), ..AccessLog::default() };
+        Options { access_log, ..Options::default() }
+    }
+
+    fn settle(worker: &WorkerTelemetry, record: &RequestRecord<'_>) {
+        let route = worker.shared.route_metrics(record.route);
+        worker.begin();
+        worker.settle(record, &route, None);
+    }
+
+    fn exposition(telemetry: &Telemetry) -> String {
+        let mut text = String::new();
+        telemetry.render_prometheus(&mut text);
+        text
+    }
+
+    #[test]
+    fn a_request_is_counted_logged_and_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let telemetry = Telemetry::start(logging_to(&path), 2).unwrap();
+        let workers = [telemetry.worker(0), telemetry.worker(1)];
+        settle(&workers[0], &record());
+        settle(&workers[1], &RequestRecord { request_id: "req-2", ..record() });
+        for worker in &workers {
+            worker.flush();
+        }
+        telemetry.flush(TIME);
+        let log = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(log.lines().count(), 2);
+        assert!(log.contains("\"request_id\":\"req-2\""));
+        let text = exposition(&telemetry);
+        assert!(text.contains("http_requests_total{route=\"api\",method=\"GET\",status=\"200\"} 2\n"), "{text}");
+        assert!(text.contains("outrigger_in_flight 0\n"));
+        assert_eq!(telemetry.find("req-2").unwrap()["request_id"], "req-2");
+        assert_eq!(telemetry.find("nobody"), None);
+        assert_eq!(telemetry.snapshot().routes[0].latency.count, 2);
+    }
+
+    #[test]
+    fn recent_requests_of_all_workers_come_newest_first() {
+        let telemetry = Telemetry::start(Options::default(), 2).unwrap();
+        let workers = [telemetry.worker(0), telemetry.worker(1)];
+        for number in 0..10u32 {
+            let started = record().started + Duration::from_secs(u64::from(number));
+            let id = format!("req-{number}");
+            settle(&workers[number as usize % 2], &RequestRecord { request_id: &id, started, ..record() });
+        }
+        let ids: Vec<_> = telemetry.recent(3).iter().map(|told| told["request_id"].clone()).collect();
+        assert_eq!(ids, ["req-9", "req-8", "req-7"]);
+        let trace = "00000000000000000000000000000abc";
+        assert_eq!(telemetry.find(trace).unwrap()["request_id"], "req-9");
+    }
+
+    #[test]
+    fn a_probe_is_in_no_indicator() {
+        let telemetry = Telemetry::start(Options::default(), 1).unwrap();
+        settle(&telemetry.worker(0), &RequestRecord { probe: true, ..record() });
+        let text = exposition(&telemetry);
+        assert!(text.contains("outrigger_probes_total 1\n") && !text.contains("http_requests_total{"), "{text}");
+    }
+
+    #[test]
+    fn new_options_hold_from_the_next_request_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        let telemetry = Telemetry::start(logging_to(&old), 1).unwrap();
+        let worker = telemetry.worker(0);
+        settle(&worker, &record());
+        worker.flush();
+        let mut options = logging_to(&new);
+        options.access_log.format = LogFormat::Common;
+        telemetry.set_options(options.clone());
+        settle(&worker, &record());
+        worker.flush();
+        // One that cannot be opened changes nothing but what else it says.
+        options.access_log.to = LogTarget::File(folder.path().join("no").join("such"));
+        options.access_log.sample_success = 0.0;
+        telemetry.set_options(options);
+        settle(&worker, &record());
+        settle(&worker, &RequestRecord { status: 404, ..record() });
+        drop(worker);
+        telemetry.flush(TIME);
+        assert!(std::fs::read_to_string(&old).unwrap().starts_with('{'));
+        let lines = std::fs::read_to_string(&new).unwrap();
+        assert_eq!(lines.lines().map(|line| line.rsplit(' ').nth(1).unwrap()).collect::<Vec<_>>(), ["200", "404"]);
+    }
+
+    #[test]
+    fn others_add_their_metrics() {
+        let telemetry = Telemetry::start(Options::default(), 1).unwrap();
+        telemetry.register(Box::new(|writer| writer.gauge("outrigger_config_stale", "The file was refused.", 1.0)));
+        let mut text = "before\n".to_owned();
+        telemetry.render_prometheus(&mut text);
+        assert!(text.starts_with("before\n") && text.ends_with("outrigger_config_stale 1\n"));
+    }
+
+    #[test]
+    fn a_worker_takes_its_telemetry_to_its_thread() {
+        fn is_send<T: Send>(_: &T) {}
+        fn is_shared<T: Send + Sync>(_: &T) {}
+        let telemetry = Telemetry::start(Options::default(), 1).unwrap();
+        is_shared(&telemetry);
+        is_send(&telemetry.worker(0));
+        // An index beyond the workers is a mistake of the caller's, but not a panic.
+        settle(&telemetry.worker(7), &record());
+        let other = Telemetry::start(Options::default(), 4).unwrap();
+        other.worker(3).settle(&record(), &telemetry.route_metrics("api"), None);
+    }
+}

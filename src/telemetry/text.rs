@@ -49,40 +49,30 @@ pub fn hex(out: &mut Vec<u8>, value: u128, digits: u32) {
 /// A JSON string with its quotes. Control characters are escaped (DEL as well: a log is read in terminals).
 pub fn json(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    escaped(
-        out,
-        text,
-        |byte| byte < 0x20 || byte == 0x7f || byte == b'"' || byte == b'\\',
-        |out, byte| match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            control => {
-                out.extend_from_slice(b"\\u00");
-                hex(out, u128::from(control), 2);
-            }
-        },
-    );
+    escaped(out, text, &JSON_SPECIAL, |out, byte| match byte {
+        b'"' => out.extend_from_slice(b"\\\""),
+        b'\\' => out.extend_from_slice(b"\\\\"),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        control => {
+            out.extend_from_slice(b"\\u00");
+            hex(out, u128::from(control), 2);
+        }
+    });
     out.push(b'"');
 }
 
 /// Text for the common log format, inside its quotes: as Apache writes it, `\xHH` for what could forge a line.
 pub fn common(out: &mut Vec<u8>, text: &str) {
-    escaped(
-        out,
-        text,
-        |byte| byte < 0x20 || byte >= 0x7f || byte == b'"' || byte == b'\\',
-        |out, byte| match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            other => {
-                out.extend_from_slice(b"\\x");
-                hex(out, u128::from(other), 2);
-            }
-        },
-    );
+    escaped(out, text, &COMMON_SPECIAL, |out, byte| match byte {
+        b'"' => out.extend_from_slice(b"\\\""),
+        b'\\' => out.extend_from_slice(b"\\\\"),
+        other => {
+            out.extend_from_slice(b"\\x");
+            hex(out, u128::from(other), 2);
+        }
+    });
 }
 
 /// An IP address; the common kind without the formatting machinery.
@@ -171,17 +161,29 @@ fn padded(out: &mut Vec<u8>, number: u64, width: usize) {
 }
 
 /// Copies runs that need no escape at once; most texts are one run.
-fn escaped(out: &mut Vec<u8>, text: &str, special: impl Fn(u8) -> bool, write: impl Fn(&mut Vec<u8>, u8)) {
-    let bytes = text.as_bytes();
-    let mut from = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        if special(byte) {
-            out.extend_from_slice(&bytes[from..at]);
-            write(out, byte);
-            from = at + 1;
-        }
+fn escaped(out: &mut Vec<u8>, text: &str, special: &[bool; 256], write: impl Fn(&mut Vec<u8>, u8)) {
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| special[usize::from(*byte)]) {
+        out.extend_from_slice(&rest[..at]);
+        write(out, rest[at]);
+        rest = &rest[at + 1..];
     }
-    out.extend_from_slice(&bytes[from..]);
+    out.extend_from_slice(rest);
+}
+
+const JSON_SPECIAL: [bool; 256] = special(false);
+const COMMON_SPECIAL: [bool; 256] = special(true);
+
+/// Quotes, backslashes and control characters; and all that is not ASCII, if wanted.
+const fn special(beyond_ascii: bool) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        let control = byte < 0x20 || byte == 0x7f;
+        table[byte] = control || byte == b'"' as usize || byte == b'\\' as usize || (beyond_ascii && byte > 0x7f);
+        byte += 1;
+    }
+    table
 }
 
 /// Year, month and day of a day since 1970-01-01 (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").

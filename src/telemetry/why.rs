@@ -265,10 +265,10 @@ fn string(out: &mut Vec<u8>, text: &str) {
 
 /// At most `TEXT_MAX` bytes of a text, whole characters.
 fn cut(text: &str) -> &str {
-    match text.len() {
-        0..=TEXT_MAX => text,
-        _ => &text[..text.floor_char_boundary(TEXT_MAX)],
-    }
+    let fits = |end: &usize| text.is_char_boundary(*end);
+    // 0 is a boundary, and one of any four places is.
+    let end = (0..=text.len().min(TEXT_MAX)).rev().find(fits).unwrap_or_default();
+    &text[..end]
 }
 
 /// Reads what `encode` wrote; every step may fail, none may panic.
