@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use outrigger::core::trace;
 use outrigger::telemetry::{
-    AccessLog, AttemptRecord, Fate, LogFormat, LogTarget, Options, RequestRecord, Telemetry, Traces,
+    AttemptRecord, Fate, Format, LogOptions, Options, RequestRecord, Target, Telemetry, TraceOptions,
 };
 
 thread_local! {
@@ -71,15 +71,16 @@ fn record<'a>(attempts: &'a [AttemptRecord], phases: &'a [(&'static str, Duratio
 }
 
 /// Settles requests until nothing is new any more, then counts the allocations of 2000.
-fn steady(format: LogFormat, to: LogTarget) -> u64 {
-    let access_log = AccessLog { to, format, redact_query: vec!["token".to_owned()], ..AccessLog::default() };
+fn steady(format: Format, target: Target) -> u64 {
+    let log = LogOptions { target, format, redact_query: vec!["token".to_owned()], ..LogOptions::default() };
     // A collector that is never asked: nothing of this is sampled, failed or slow.
-    let traces = Traces {
+    let traces = TraceOptions {
         otlp: Some("http://127.0.0.1:1".to_owned()),
         keep_slow: Some(Duration::from_secs(1)),
         keep_errors: true,
+        ..TraceOptions::default()
     };
-    let telemetry = Telemetry::start(Options { access_log, traces, ..Options::default() }, 1).unwrap();
+    let telemetry = Telemetry::start(Options { log, traces }, 1).unwrap();
     let worker = telemetry.worker(0);
     let (route, upstream) = (telemetry.route_metrics("api"), telemetry.upstream_metrics("app"));
     let attempts = [AttemptRecord {
@@ -87,7 +88,7 @@ fn steady(format: LogFormat, to: LogTarget) -> u64 {
         started_after: Duration::from_micros(100),
         duration: Duration::from_millis(9),
         status: 200,
-        outcome: "ok",
+        outcome: "answered",
         reused: true,
         span: 7,
     }];
@@ -99,7 +100,6 @@ fn steady(format: LogFormat, to: LogTarget) -> u64 {
     let record = record(&attempts, &phases);
     let settle = |times: u32| {
         for _ in 0..times {
-            worker.begin();
             worker.settle(&record, &route, Some(&upstream));
         }
     };
@@ -125,12 +125,10 @@ fn steady(format: LogFormat, to: LogTarget) -> u64 {
 #[test]
 fn settling_a_request_allocates_nothing_once_warm() {
     let folder = tempfile::tempdir().unwrap();
-    let file = || LogTarget::File(folder.path().join("access.log"));
-    for (name, format, to) in [
-        ("json", LogFormat::Json, file()),
-        ("common", LogFormat::Common, file()),
-        ("no log", LogFormat::Json, LogTarget::Off),
-    ] {
+    let file = || Target::File(folder.path().join("access.log"));
+    for (name, format, to) in
+        [("json", Format::Json, file()), ("common", Format::Common, file()), ("no log", Format::Json, Target::Off)]
+    {
         assert_eq!(steady(format, to), 0, "{name}");
     }
 }

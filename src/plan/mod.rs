@@ -1,1 +1,231 @@
-//! plan (being built).
+//! One compiled, immutable configuration. A request takes one `Arc<Plan>` when it begins and keeps it to its end.
+//! Everything a request needs is resolved here: names to handles, texts to header values, defaults to numbers.
+
+pub mod compile;
+pub mod diff;
+mod headers;
+mod redirect;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+use crate::core::route::Router;
+use crate::core::units::Address;
+use crate::core::{backoff, breaker, bucket, health};
+use crate::state::endpoint::{EndpointState, UpstreamState};
+use crate::state::limit::LimitState;
+use crate::telemetry::{RouteMetrics, UpstreamMetrics};
+use crate::upstream::EndpointSpec;
+
+pub use redirect::Template;
+
+/// The configuration in force.
+pub struct Plan {
+    /// Content hash of the configuration it was compiled from.
+    pub hash: String,
+    pub service: Arc<str>,
+    /// By listener slot (`States::listener_slot`); `None` for listeners of earlier plans.
+    pub listeners: Vec<Option<Arc<ListenerPlan>>>,
+    pub upstreams: Vec<Arc<UpstreamPlan>>,
+    pub trusted: Vec<IpNet>,
+    pub traces: TracePlan,
+    /// Answer the health paths on data listeners too.
+    pub health_on_listener: bool,
+    pub drain: DrainPlan,
+}
+
+impl Plan {
+    /// Whether a hop at this address may tell us who the client is.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.trusted.iter().any(|network| network.contains(&address))
+    }
+
+    pub fn listener(&self, slot: usize) -> Option<&Arc<ListenerPlan>> {
+        self.listeners.get(slot).and_then(Option::as_ref)
+    }
+
+    /// The listeners of this plan, by slot.
+    pub fn live_listeners(&self) -> impl Iterator<Item = &Arc<ListenerPlan>> {
+        self.listeners.iter().flatten()
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct TracePlan {
+    /// Share of new traces that are sampled, 0 to 1.
+    pub sample: f64,
+    pub b3: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainPlan {
+    /// `None` is auto.
+    pub delay: Option<Duration>,
+    pub timeout: Duration,
+}
+
+/// One listening address and what its requests may become.
+pub struct ListenerPlan {
+    pub slot: usize,
+    pub name: Arc<str>,
+    pub address: Address,
+    pub tls: Option<TlsPlan>,
+    pub proxy_protocol: ProxyProtocol,
+    pub connections_max: usize,
+    pub connections_per_client_max: Option<usize>,
+    pub request_header_timeout: Duration,
+    pub keep_alive: Duration,
+    /// Requests of the app to somebody else: `Host` becomes the upstream's, no client identity is added.
+    pub outbound: bool,
+    pub redirect_to_https: Option<HttpsRedirect>,
+    /// Sends every request to its one route when it is a listener with an upstream.
+    pub router: Router,
+    /// By the router's index.
+    pub routes: Vec<Arc<RoutePlan>>,
+}
+
+impl ListenerPlan {
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    Off,
+    V1,
+    V2,
+    Any,
+}
+
+/// The files and rules of a TLS listener; `serve::tls` loads and reloads them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TlsPlan {
+    /// (certificate, key), the first is the default.
+    pub certificates: Vec<(PathBuf, PathBuf)>,
+    pub tls13_only: bool,
+    pub client_auth: ClientAuth,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ClientAuth {
+    Off,
+    Request(PathBuf),
+    Require(PathBuf),
+}
+
+#[derive(Clone, Debug)]
+pub struct HttpsRedirect {
+    pub port: u16,
+    pub hosts: Vec<String>,
+}
+
+/// One route with everything it inherits.
+pub struct RoutePlan {
+    pub name: Arc<str>,
+    pub metrics: Arc<RouteMetrics>,
+    pub action: Action,
+    pub timeouts: Timeouts,
+    pub retry: Retry,
+    pub limits: Vec<LimitPlan>,
+    pub body_max: Option<u64>,
+    pub request_edits: Vec<HeaderEdit>,
+    pub response: ResponseHeaders,
+}
+
+pub enum Action {
+    Forward { upstream: Arc<UpstreamPlan>, rewrite: Option<Rewrite> },
+    Redirect { to: Template, status: u16 },
+}
+
+/// The literal prefix of the route's path and what replaces it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    pub from: String,
+    pub to: String,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// Bytes per second, after the grace.
+    pub request_body_rate_min: u64,
+    pub request_body_grace: Duration,
+    pub first_byte: Duration,
+    pub idle: Duration,
+    pub total: Duration,
+}
+
+pub struct Retry {
+    /// In all, the first included.
+    pub attempts: u32,
+    pub connect: bool,
+    pub reset: bool,
+    pub per_try_timeout: bool,
+    pub grpc_unavailable: bool,
+    pub statuses: Vec<u16>,
+    pub per_try: Option<Duration>,
+    pub backoff: backoff::Backoff,
+    pub body_max: u64,
+}
+
+pub struct LimitPlan {
+    pub name: Arc<str>,
+    pub params: bucket::Params,
+    pub state: Arc<LimitState>,
+}
+
+/// One change to a header map, in order.
+#[derive(Clone, Debug)]
+pub enum HeaderEdit {
+    Set(HeaderName, HeaderValue),
+    Add(HeaderName, HeaderValue),
+    Remove(HeaderName),
+}
+
+/// What a response of this route gets and loses.
+#[derive(Clone, Debug, Default)]
+pub struct ResponseHeaders {
+    pub remove: Vec<HeaderName>,
+    /// Set when the app did not.
+    pub defaults: Vec<(HeaderName, HeaderValue)>,
+    /// Set when the app did not, over TLS only.
+    pub hsts: Option<HeaderValue>,
+    pub edits: Vec<HeaderEdit>,
+}
+
+/// One upstream: its endpoints, policies and living state.
+pub struct UpstreamPlan {
+    pub name: Arc<str>,
+    pub metrics: Arc<UpstreamMetrics>,
+    pub state: Arc<UpstreamState>,
+    pub endpoints: Vec<EndpointPlan>,
+    pub breaker: Option<breaker::Params>,
+    pub concurrency_max: usize,
+    pub health_check: Option<HealthCheck>,
+}
+
+pub struct EndpointPlan {
+    /// For logs: the address as typed.
+    pub name: Arc<str>,
+    /// For HTTP/2's `:authority` and for `Host` on outbound listeners.
+    pub authority: HeaderValue,
+    pub spec: Arc<EndpointSpec>,
+    pub pool_slot: usize,
+    pub state: Arc<EndpointState>,
+}
+
+#[derive(Clone, Debug)]
+pub struct HealthCheck {
+    /// `None` checks that a TCP connection can be made.
+    pub path: Option<String>,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub params: health::Params,
+}

@@ -1,1 +1,156 @@
-//! proxy (being built).
+//! The path of a request. Start reading at [`handle`]: every phase of a request, top to bottom.
+//! The other files are the phases and their leaves; policies decide in `core`, and live in `state`.
+
+pub mod admit;
+pub mod attempt;
+pub mod body;
+pub mod exchange;
+pub mod handle;
+pub mod identify;
+pub mod phase;
+pub mod readiness;
+pub mod redirect;
+pub mod refusal;
+pub mod respond;
+pub mod upgrade;
+pub mod upload;
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+
+use crate::plan::{EndpointPlan, Plan};
+use crate::state::clock;
+use crate::state::states::States;
+use crate::telemetry::{RouteMetrics, Telemetry, WorkerTelemetry};
+use crate::upstream::Pool;
+
+pub use body::{Body, BodyError};
+pub use upload::ClientBody;
+
+/// What every worker shares.
+pub struct Shared {
+    pub states: Arc<States>,
+    pub telemetry: Arc<Telemetry>,
+    pub plans: ArcSwap<Plan>,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The listener's slot.
+    pub slot: usize,
+    /// After the PROXY protocol; 127.0.0.1:0 for a Unix socket.
+    pub address: SocketAddr,
+    pub local: Option<SocketAddr>,
+    pub tls: Option<TlsInfo>,
+}
+
+#[derive(Clone, Debug)]
+pub struct TlsInfo {
+    pub version: &'static str,
+    pub server_name: Option<String>,
+    /// The subject of the verified client certificate.
+    pub client_subject: Option<String>,
+}
+
+type PlanCache = arc_swap::Cache<PlanSource, Arc<Plan>>;
+
+/// Lets `arc_swap::Cache` look at the plan inside the shared record.
+pub struct PlanSource(Arc<Shared>);
+
+impl std::ops::Deref for PlanSource {
+    type Target = ArcSwap<Plan>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0.plans
+    }
+}
+
+/// One worker's proxy: its pools, its telemetry and its view of the plan. It lives on the worker's thread.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    telemetry: WorkerTelemetry,
+    /// Metrics of requests that no route took.
+    unrouted: Arc<RouteMetrics>,
+    plan: RefCell<PlanCache>,
+    pools: RefCell<Vec<Option<Rc<Pool<upload::View>>>>>,
+    /// A wall time and the monotonic time it was read at: wall times in between are computed.
+    anchor: Cell<(Instant, SystemTime)>,
+}
+
+impl Proxy {
+    /// The proxy of worker `index`; to be made on that worker's thread.
+    pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Proxy> {
+        Rc::new(Proxy {
+            telemetry: shared.telemetry.worker(index),
+            unrouted: shared.telemetry.route_metrics(""),
+            plan: RefCell::new(arc_swap::Cache::new(PlanSource(shared.clone()))),
+            pools: RefCell::new(Vec::new()),
+            anchor: Cell::new((clock::now(), clock::wall())),
+            shared,
+        })
+    }
+
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The plan in force; a request takes it once.
+    pub fn plan(&self) -> Arc<Plan> {
+        self.plan.borrow_mut().load().clone()
+    }
+
+    /// The house-keeping of a worker, about every 100 ms.
+    pub fn tick(&self) {
+        self.anchor.set((clock::now(), clock::wall()));
+        self.telemetry.flush();
+        self.sweep();
+    }
+
+    /// Hands on everything buffered; the worker is about to end.
+    pub fn finish(&self) {
+        self.telemetry.flush();
+        self.pools.borrow_mut().clear();
+    }
+
+    /// The wall time at `now`, right to the clock's drift since the last tick.
+    fn wall(&self, now: Instant) -> SystemTime {
+        let (then, wall) = self.anchor.get();
+        wall + now.saturating_duration_since(then)
+    }
+
+    /// The connections to an endpoint.
+    fn pool(&self, endpoint: &EndpointPlan) -> Rc<Pool<upload::View>> {
+        let mut pools = self.pools.borrow_mut();
+        let slot = endpoint.pool_slot;
+        if slot >= pools.len() {
+            pools.resize_with(slot + 1, || None);
+        }
+        pools[slot].get_or_insert_with(|| Pool::new((*endpoint.spec).clone())).clone()
+    }
+
+    /// Closes the pools that no plan names any more; requests under way keep theirs to their end.
+    fn sweep(&self) {
+        let plan = self.plan();
+        let named = |slot: usize| {
+            plan.upstreams.iter().flat_map(|upstream| &upstream.endpoints).any(|endpoint| endpoint.pool_slot == slot)
+        };
+        for (slot, entry) in self.pools.borrow_mut().iter_mut().enumerate() {
+            match entry {
+                Some(pool) if !named(slot) => {
+                    pool.close_idle();
+                    *entry = None;
+                }
+                Some(_) | None => {}
+            }
+        }
+    }
+}
+
+/// How long a `Retry-After` is when nothing better is known.
+const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);

@@ -1,1 +1,8 @@
-//! state (being built).
+//! What survives a reload: counters with an identity. A plan holds handles into here; nothing here holds a plan.
+
+pub mod clock;
+pub mod endpoint;
+pub mod journal;
+pub mod lifecycle;
+pub mod limit;
+pub mod states;

@@ -5,8 +5,8 @@
 use std::hash::{BuildHasher as _, RandomState};
 
 use super::log_writer::{Batch, LogWriter};
-use super::options::{AccessLog, LogFormat, LogTarget};
-use super::record::{self, RequestRecord};
+use super::options::{Format, LogOptions, Target};
+use super::record::{self, AttemptRecord, RequestRecord};
 use super::text::{self, Calendar};
 use crate::core::redact;
 
@@ -24,13 +24,13 @@ impl Lines {
     }
 
     /// Appends the line of a request, if it is to be logged; true if the buffer wants to be handed over.
-    pub fn write(&mut self, record: &RequestRecord<'_>, options: &AccessLog) -> bool {
-        if options.to == LogTarget::Off || !self.wanted(record, options.sample_success) {
+    pub fn write(&mut self, record: &RequestRecord<'_>, options: &LogOptions) -> bool {
+        if options.target == Target::Off || !self.wanted(record, options.sample_success) {
             return false;
         }
         match options.format {
-            LogFormat::Json => json(&mut self.batch.bytes, &mut self.calendar, record, &options.redact_query),
-            LogFormat::Common => common(&mut self.batch.bytes, &mut self.calendar, record, &options.redact_query),
+            Format::Json => json(&mut self.batch.bytes, &mut self.calendar, record, &options.redact_query),
+            Format::Common => common(&mut self.batch.bytes, &mut self.calendar, record, &options.redact_query),
         }
         self.batch.lines += 1;
         self.batch.bytes.len() >= BATCH_BYTES
@@ -128,7 +128,7 @@ fn json_answer(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
         string(out, b",\"endpoint\":", endpoint);
     }
     number(out, b",\"attempts\":", record.attempts.len() as u64);
-    if record.attempts.iter().any(|attempt| attempt.outcome != "ok") {
+    if !record.attempts.iter().all(AttemptRecord::answered) {
         list(out, b",\"attempt_outcomes\":", record.attempts.iter().map(|attempt| attempt.outcome));
     }
     if record.probe {
@@ -216,15 +216,15 @@ mod tests {
 
     use serde_json::{Value, json};
 
+    use super::super::record::Fate;
     use super::super::record::tests::record;
-    use super::super::record::{AttemptRecord, Fate};
     use super::*;
 
-    fn options() -> AccessLog {
-        AccessLog { to: LogTarget::Stdout, redact_query: vec!["token".to_owned()], ..AccessLog::default() }
+    fn options() -> LogOptions {
+        LogOptions { target: Target::Stdout, redact_query: vec!["token".to_owned()], ..LogOptions::default() }
     }
 
-    fn line(record: &RequestRecord<'_>, options: &AccessLog) -> String {
+    fn line(record: &RequestRecord<'_>, options: &LogOptions) -> String {
         let mut lines = Lines::new();
         lines.write(record, options);
         String::from_utf8(lines.batch.bytes).unwrap()
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_common_line_is_one_that_tools_read() {
-        let options = AccessLog { format: LogFormat::Common, ..options() };
+        let options = LogOptions { format: Format::Common, ..options() };
         assert_eq!(
             line(&record(), &options),
             "192.0.2.7 - - [14/Nov/2023:22:13:20 +0000] \"GET /users/7?token=REDACTED&page=3 HTTP/1.1\" 200 1024\n"
@@ -293,21 +293,21 @@ mod tests {
 
     #[test]
     fn failures_are_never_sampled_away() {
-        let options = AccessLog { sample_success: 0.0, ..options() };
+        let options = LogOptions { sample_success: 0.0, ..options() };
         for fate in Fate::ALL {
             for (status, probe) in [(200, false), (404, false), (500, false), (200, true), (503, true)] {
                 let record = RequestRecord { fate, status, probe, ..record() };
                 assert_eq!(line(&record, &options).is_empty(), record.succeeded(), "{fate:?} {status}");
             }
         }
-        let all = AccessLog { sample_success: 1.0, ..options };
+        let all = LogOptions { sample_success: 1.0, ..options };
         assert!(!line(&record(), &all).is_empty());
         assert!(line(&RequestRecord { probe: true, ..record() }, &all).is_empty(), "a probe that succeeds is no news");
     }
 
     #[test]
     fn a_share_of_successes_is_logged() {
-        let options = AccessLog { sample_success: 0.25, ..options() };
+        let options = LogOptions { sample_success: 0.25, ..options() };
         let mut lines = Lines { seed: 7, ..Lines::new() };
         for _ in 0..10_000 {
             lines.write(&record(), &options);

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
+use opentelemetry_http::HttpError;
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use tokio::sync::mpsc;
 
 use super::collector::Collector;
-use super::options::{Service, TelemetryError};
+use super::options::{TelemetryError, TraceOptions};
 use super::waiter::Promise;
 
 /// The way to the exporting thread.
@@ -26,8 +27,8 @@ pub struct Exporter {
 
 impl Exporter {
     /// `base` is the collector's base URL, as `OTEL_EXPORTER_OTLP_ENDPOINT` has it.
-    pub fn start(base: &str, service: &Service) -> Result<Exporter, TelemetryError> {
-        let unusable = |cause| TelemetryError::Collector { endpoint: base.to_owned(), cause };
+    pub fn start(base: &str, options: &TraceOptions) -> Result<Exporter, TelemetryError> {
+        let unusable = |cause: HttpError| TelemetryError::traces(format!("{base} cannot be used: {cause}"));
         let endpoint = endpoint(base);
         let collector = Arc::new(Collector::new(&endpoint).map_err(unusable)?);
         let mut exporter = SpanExporter::builder()
@@ -37,8 +38,8 @@ impl Exporter {
             .with_endpoint(endpoint)
             .build()
             .map_err(|cause| unusable(cause.into()))?;
-        exporter.set_resource(&resource(service));
-        let no_thread = |cause| TelemetryError::Thread { name: THREAD, cause };
+        exporter.set_resource(&resource(options));
+        let no_thread = |cause| TelemetryError::traces(format!("no thread for the exporter: {cause}"));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             // Only to look up the collector's name.
@@ -153,13 +154,13 @@ fn endpoint(base: &str) -> String {
 }
 
 /// Who the spans are of; `OTEL_RESOURCE_ATTRIBUTES` may say more, the configuration has the last word.
-fn resource(service: &Service) -> Resource {
-    let name = if service.name.is_empty() { "outrigger" } else { &service.name };
+fn resource(options: &TraceOptions) -> Resource {
+    let name = if options.service.is_empty() { "outrigger" } else { &options.service };
     let mut attributes = vec![KeyValue::new("service.name", name.to_owned())];
-    if let Some(version) = &service.version {
+    if let Some(version) = &options.service_version {
         attributes.push(KeyValue::new("service.version", version.clone()));
     }
-    if let Some(environment) = &service.environment {
+    if let Some(environment) = &options.environment {
         // The name until semantic conventions 1.27, and the one since.
         attributes.push(KeyValue::new("deployment.environment", environment.clone()));
         attributes.push(KeyValue::new("deployment.environment.name", environment.clone()));
@@ -181,7 +182,6 @@ mod tests {
     use std::io::{BufRead as _, BufReader, Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};
 
-    use super::super::options::Traces;
     use super::super::record::tests::record;
     use super::super::spans::Spans;
     use super::super::waiter::Waiter;
@@ -221,14 +221,19 @@ mod tests {
         waiter.wait(time)
     }
 
-    fn service() -> Service {
-        Service { name: "checkout".into(), version: Some("7".into()), environment: Some("staging".into()) }
+    fn service() -> TraceOptions {
+        TraceOptions {
+            service: "checkout".into(),
+            service_version: Some("7".into()),
+            environment: Some("staging".into()),
+            ..TraceOptions::default()
+        }
     }
 
     /// Hands over one span.
     fn give(exporter: &Exporter) -> u64 {
         let mut spans = Spans::new();
-        spans.write(&record(), &Traces::default(), &[]);
+        spans.write(&record(), &TraceOptions::default(), &[]);
         spans.hand_over(exporter)
     }
 
@@ -333,7 +338,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let exporter = Exporter::start(&format!("http://{}", listener.local_addr().unwrap()), &service()).unwrap();
         let mut spans = Spans::new();
-        spans.write(&record(), &Traces::default(), &[]);
+        spans.write(&record(), &TraceOptions::default(), &[]);
         let mut dropped = 0;
         for _ in 0..EXPORT_SPANS + 2 * BATCHES_MAX {
             dropped += give(&exporter);

@@ -1,16 +1,17 @@
 //! Which metrics there are: names, help and labels of everything telemetry counts itself. OpenTelemetry's names for
 //! requests, with aliases for rules that are written for `http_requests_total`; `outrigger_` for what only we know.
+//! docs/metrics.md has a line for each.
 
-use super::metrics::{CLASSES, NO_ROUTE, Registry, RouteMetrics, STATUSES};
-use super::options::Service;
+use super::metrics::{CLASSES, NO_ROUTE, Registry, RouteMetrics, STATUSES, UpstreamMetrics, UpstreamShard};
+use super::options::TraceOptions;
 use super::process;
-use super::prometheus::{Kind, PrometheusWriter};
-use super::shard::BucketTotals;
-use super::snapshot::{RouteTotals, in_flight, labelled};
+use super::prometheus::PrometheusWriter;
+use super::shard::{BucketTotals, Counter};
+use super::snapshot::{RouteTotals, labelled};
 
 /// What lies outside the registry.
 pub struct Outside<'a> {
-    pub service: &'a Service,
+    pub service: &'a TraceOptions,
     pub access_log_dropped: u64,
     pub spans_dropped: u64,
 }
@@ -18,134 +19,121 @@ pub struct Outside<'a> {
 pub fn write(writer: &mut PrometheusWriter, registry: &Registry, outside: &Outside<'_>) {
     about(writer, outside.service);
     routes(writer, registry);
-    upstreams(writer, registry);
-    let refusals = labelled(registry.workers.iter().map(|shard| &shard.refusals));
-    if writer.family("outrigger_refusals_total", "Answers made by Outrigger instead of the app.", Kind::Counter) {
-        for (reason, count) in refusals {
-            writer.count(&[("reason", reason)], count);
-        }
-    }
-    if let Some(in_flight) = in_flight(registry) {
-        writer.gauge("outrigger_in_flight", "Requests in progress.", in_flight as f64);
-    }
-    let probes = registry.total(|shard| &shard.probes);
-    writer.counter("outrigger_probes_total", "Health probes answered; they are in no other metric.", probes);
-    writer.counter(
-        "outrigger_access_log_dropped_total",
-        "Access log lines dropped because they could not be written fast enough, or at all.",
-        outside.access_log_dropped,
-    );
-    writer.counter(
-        "outrigger_otel_spans_dropped_total",
-        "Spans dropped because the collector did not take them fast enough, or at all.",
-        outside.spans_dropped,
-    );
+    upstreams(writer, &registry.upstreams());
+    let name = "outrigger_probes_total";
+    writer.family(name, "counter", "Health probes answered on data listeners; they are in no other metric.");
+    writer.count(name, &[], registry.total(|shard| &shard.probes));
+    let name = "outrigger_access_log_dropped_total";
+    writer.family(name, "counter", "Access log lines lost to a slow or broken target.");
+    writer.count(name, &[], outside.access_log_dropped);
+    let name = "outrigger_otel_spans_dropped_total";
+    writer.family(name, "counter", "Spans lost to a slow or broken collector.");
+    writer.count(name, &[], outside.spans_dropped);
     process::write(writer);
 }
 
-fn about(writer: &mut PrometheusWriter, service: &Service) {
-    if writer.family("outrigger_build_info", "The running build; always 1.", Kind::Gauge) {
-        writer.count(&[("version", env!("CARGO_PKG_VERSION"))], 1);
-    }
-    if writer.family("target_info", "The service behind this proxy; always 1.", Kind::Gauge) {
-        let labels = [
-            ("service_name", service.name.as_str()),
-            ("service_version", service.version.as_deref().unwrap_or_default()),
-            ("deployment_environment", service.environment.as_deref().unwrap_or_default()),
-        ];
-        let known: Vec<_> = labels.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-        writer.count(&known, 1);
-    }
+fn about(writer: &mut PrometheusWriter, service: &TraceOptions) {
+    let name = "outrigger_build_info";
+    writer.family(name, "gauge", "The version that runs; always 1.");
+    writer.count(name, &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    writer.family("target_info", "gauge", "The service behind this proxy; always 1.");
+    let labels = [
+        ("service_name", service.service.as_str()),
+        ("service_version", service.service_version.as_deref().unwrap_or_default()),
+        ("deployment_environment", service.environment.as_deref().unwrap_or_default()),
+    ];
+    let known: Vec<_> = labels.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    writer.count("target_info", &known, 1);
 }
 
 fn routes(writer: &mut PrometheusWriter, registry: &Registry) {
     let routes = registry.routes();
     let routes: Vec<_> = routes.iter().map(|route| (label(route), RouteTotals::of(route))).collect();
-    durations(
-        writer,
-        &routes,
-        "http_server_request_duration_seconds",
-        "Duration of requests, first byte to last.",
-        ["http_route", "http_request_method", "status_class"],
-    );
-    durations(
-        writer,
-        &routes,
-        "http_request_duration_seconds",
-        "The same as http_server_request_duration_seconds, under the name that many rules use.",
-        ["route", "method", "status"],
-    );
-    if writer.family("http_requests_total", "Requests by route, method and status.", Kind::Counter) {
-        for (route, totals) in &routes {
-            for (method, status, count) in &totals.statuses {
-                let status = status_label(*status);
-                writer.count(&[("route", route), ("method", method), ("status", &status)], *count);
-            }
+    let name = "http_server_request_duration_seconds";
+    writer.family(name, "histogram", "Time from the first byte of a request to the end of its answer.");
+    durations(writer, name, &routes, ["http_route", "http_request_method", "status_class"]);
+    let name = "http_request_duration_seconds";
+    writer.family(name, "histogram", "The same as http_server_request_duration_seconds, with short labels.");
+    durations(writer, name, &routes, ["route", "method", "status"]);
+    let name = "http_requests_total";
+    writer.family(name, "counter", "Requests that have ended, by route, method and status.");
+    for (route, totals) in &routes {
+        for (method, status, count) in &totals.statuses {
+            let status = status_label(*status);
+            writer.count(name, &[("route", route), ("method", method), ("status", &status)], *count);
         }
     }
-    if writer.family("outrigger_requests_total", "Requests by route and by what became of them.", Kind::Counter) {
-        for (route, totals) in &routes {
-            for (fate, count) in totals.fates() {
-                writer.count(&[("route", route), ("fate", fate)], count);
-            }
+    let name = "outrigger_requests_total";
+    writer.family(name, "counter", "Requests that have ended, by route and by what became of them.");
+    for (route, totals) in &routes {
+        for (fate, count) in &totals.fates {
+            writer.count(name, &[("route", route), ("fate", fate.label())], *count);
         }
     }
-    let request_bytes = |totals: &RouteTotals| totals.bytes_in;
-    bytes(writer, &routes, "outrigger_request_bytes_total", "Bytes of request bodies.", request_bytes);
-    let response_bytes = |totals: &RouteTotals| totals.bytes_out;
-    bytes(writer, &routes, "outrigger_response_bytes_total", "Bytes of response bodies.", response_bytes);
+    let name = "outrigger_refusals_total";
+    writer.family(name, "counter", "Requests that ended for a reason of ours, by route, fate and reason.");
+    for (route, totals) in &routes {
+        for ((fate, reason), count) in &totals.reasons {
+            writer.count(name, &[("route", route), ("fate", fate.label()), ("reason", reason)], *count);
+        }
+    }
+    let name = "outrigger_request_bytes_total";
+    writer.family(name, "counter", "Bytes of request bodies.");
+    bytes(writer, name, &routes, |totals| totals.bytes_in);
+    let name = "outrigger_response_bytes_total";
+    writer.family(name, "counter", "Bytes of response bodies.");
+    bytes(writer, name, &routes, |totals| totals.bytes_out);
+}
+
+fn durations(writer: &mut PrometheusWriter, name: &str, routes: &[(&str, RouteTotals)], labels: [&str; 3]) {
+    for (route, totals) in routes {
+        for (method, class, buckets) in &totals.buckets {
+            writer.histogram(name, &[(labels[0], route), (labels[1], method), (labels[2], class)], buckets);
+        }
+    }
 }
 
 fn bytes(
     writer: &mut PrometheusWriter,
-    routes: &[(&str, RouteTotals)],
     name: &str,
-    help: &str,
+    routes: &[(&str, RouteTotals)],
     bytes: impl Fn(&RouteTotals) -> u64,
 ) {
-    if writer.family(name, help, Kind::Counter) {
-        for (route, totals) in routes.iter().filter(|(_, totals)| totals.fates().next().is_some()) {
-            writer.count(&[("route", route)], bytes(totals));
-        }
+    for (route, totals) in routes.iter().filter(|(_, totals)| !totals.fates.is_empty()) {
+        writer.count(name, &[("route", route)], bytes(totals));
     }
 }
 
-fn durations(writer: &mut PrometheusWriter, routes: &[(&str, RouteTotals)], name: &str, help: &str, labels: [&str; 3]) {
-    if !writer.family(name, help, Kind::Histogram) {
-        return;
-    }
-    for (route, totals) in routes {
-        for (method, class, buckets) in &totals.buckets {
-            writer.histogram(&[(labels[0], route), (labels[1], method), (labels[2], class)], buckets);
+fn upstreams(writer: &mut PrometheusWriter, upstreams: &[std::sync::Arc<UpstreamMetrics>]) {
+    let name = "outrigger_attempts_total";
+    writer.family(name, "counter", "Attempts, by upstream and what they came to.");
+    for upstream in upstreams {
+        for (outcome, count) in labelled(upstream.shards.iter().map(|shard| &shard.outcomes)) {
+            writer.count(name, &[("upstream", &upstream.name), ("outcome", outcome)], count);
         }
     }
-}
-
-fn upstreams(writer: &mut PrometheusWriter, registry: &Registry) {
-    let upstreams = registry.upstreams();
-    if writer.family("outrigger_attempts_total", "Attempts by upstream and outcome.", Kind::Counter) {
-        for upstream in &upstreams {
-            for (outcome, count) in labelled(upstream.shards.iter().map(|shard| &shard.outcomes)) {
-                writer.count(&[("upstream", &upstream.name), ("outcome", outcome)], count);
-            }
-        }
+    let sum = |upstream: &UpstreamMetrics, counter: fn(&UpstreamShard) -> &Counter| -> u64 {
+        upstream.shards.iter().map(|shard| counter(shard).value()).sum()
+    };
+    let name = "outrigger_retries_total";
+    writer.family(name, "counter", "Attempts after the first.");
+    for upstream in upstreams {
+        writer.count(name, &[("upstream", &upstream.name)], sum(upstream, |shard| &shard.retries));
     }
-    let help = "Attempts that went over a connection used before.";
-    if writer.family("outrigger_attempts_reused_total", help, Kind::Counter) {
-        for upstream in &upstreams {
-            let reused = upstream.shards.iter().map(|shard| shard.reused.value()).sum();
-            writer.count(&[("upstream", &upstream.name)], reused);
-        }
+    let name = "outrigger_reused_connections_total";
+    writer.family(name, "counter", "Attempts on a connection that had served before.");
+    for upstream in upstreams {
+        writer.count(name, &[("upstream", &upstream.name)], sum(upstream, |shard| &shard.reused));
     }
-    if writer.family("outrigger_upstream_duration_seconds", "Duration of attempts.", Kind::Histogram) {
-        for upstream in &upstreams {
-            let mut totals = BucketTotals::default();
-            for shard in &upstream.shards {
-                totals.add(&shard.buckets);
-            }
-            if totals.count() > 0 {
-                writer.histogram(&[("upstream", &upstream.name)], &totals);
-            }
+    let name = "outrigger_upstream_duration_seconds";
+    writer.family(name, "histogram", "Time of an attempt from its start to the head of the answer.");
+    for upstream in upstreams {
+        let mut totals = BucketTotals::default();
+        for shard in &upstream.shards {
+            totals.add(&shard.buckets);
+        }
+        if totals.count() > 0 {
+            writer.histogram(name, &[("upstream", &upstream.name)], &totals);
         }
     }
 }
@@ -183,8 +171,8 @@ mod tests {
             endpoint: Arc::from("127.0.0.1:3000"),
             started_after: Duration::ZERO,
             duration: Duration::from_millis(3),
-            status: 0,
-            outcome: "reset",
+            status: 503,
+            outcome: "answered",
             reused: true,
             span: 0,
         }];
@@ -195,12 +183,15 @@ mod tests {
             registry.route("").settle(worker, &RequestRecord { status: 599, ..record });
             registry.upstream("app").settle(worker, record.attempts);
             registry.workers[worker].settle(&record);
-            registry.workers[worker].begun.add(1);
         }
-        let service = Service { name: "checkout".into(), version: Some("1\n2".into()), environment: None };
+        let service = TraceOptions {
+            service: "checkout".into(),
+            service_version: Some("1\n2".into()),
+            ..TraceOptions::default()
+        };
         let mut writer = PrometheusWriter::default();
         write(&mut writer, &registry, &Outside { service: &service, access_log_dropped: 5, spans_dropped: 6 });
-        writer.finish()
+        writer.into_text()
     }
 
     #[test]
@@ -212,10 +203,12 @@ mod tests {
             r#"http_requests_total{route="odd \"name\"\\",method="GET",status="502"} 1"#,
             r#"http_requests_total{route="(none)",method="GET",status="5xx"} 3"#,
             r#"outrigger_requests_total{route="(none)",fate="unreachable"} 1"#,
-            r#"outrigger_refusals_total{reason="reset"} 1"#,
-            r#"outrigger_attempts_total{upstream="app",outcome="reset"} 1"#,
+            r#"outrigger_refusals_total{route="(none)",fate="unreachable",reason="reset"} 1"#,
+            r#"outrigger_attempts_total{upstream="app",outcome="answered"} 1"#,
+            r#"outrigger_retries_total{upstream="app"} 0"#,
+            r#"outrigger_reused_connections_total{upstream="app"} 1"#,
+            r#"outrigger_probes_total 0"#,
             r#"outrigger_upstream_duration_seconds_bucket{upstream="app",le="0.005"} 1"#,
-            r#"outrigger_in_flight 3"#,
             r#"outrigger_access_log_dropped_total 5"#,
             r#"outrigger_otel_spans_dropped_total 6"#,
             r#"target_info{service_name="checkout",service_version="1\n2"} 1"#,

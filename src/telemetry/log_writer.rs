@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::metrics::lock;
-use super::options::{LogTarget, TelemetryError};
+use super::options::{Target, TelemetryError};
 use super::waiter::Promise;
 
 /// Whole lines.
@@ -56,7 +56,7 @@ enum Item {
 }
 
 impl LogWriter {
-    pub fn start(target: &LogTarget) -> Result<LogWriter, TelemetryError> {
+    pub fn start(target: &Target) -> Result<LogWriter, TelemetryError> {
         let writer = LogWriter(Arc::default());
         writer.retarget(target)?;
         Ok(writer)
@@ -64,7 +64,7 @@ impl LogWriter {
 
     /// Writes to `target` from here on; what was handed over before still goes to the old one. A file is opened again
     /// even if it is the same: it may have been rotated.
-    pub fn retarget(&self, target: &LogTarget) -> Result<(), TelemetryError> {
+    pub fn retarget(&self, target: &Target) -> Result<(), TelemetryError> {
         let file = open(target)?;
         let mut queue = lock(&self.0.queue);
         if file.is_some() && !queue.running {
@@ -72,7 +72,7 @@ impl LogWriter {
             std::thread::Builder::new()
                 .name(THREAD.to_owned())
                 .spawn(move || run(&desk))
-                .map_err(|cause| TelemetryError::Thread { name: THREAD, cause })?;
+                .map_err(|cause| TelemetryError::log(format!("no thread for the log: {cause}")))?;
             queue.running = true;
         }
         queue.items.push_back(Item::Target(file));
@@ -205,18 +205,18 @@ fn write_all(mut file: &File, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
     Ok(())
 }
 
-fn open(target: &LogTarget) -> Result<Option<File>, TelemetryError> {
+fn open(target: &Target) -> Result<Option<File>, TelemetryError> {
     let stream = |name, fd: io::Result<OwnedFd>| match fd {
         Ok(fd) => Ok(Some(File::from(fd))),
-        Err(cause) => Err(TelemetryError::LogStream { name, cause }),
+        Err(cause) => Err(TelemetryError::log(format!("{name} cannot be used: {cause}"))),
     };
     match target {
-        LogTarget::Off => Ok(None),
-        LogTarget::Stdout => stream("stdout", io::stdout().as_fd().try_clone_to_owned()),
-        LogTarget::Stderr => stream("stderr", io::stderr().as_fd().try_clone_to_owned()),
-        LogTarget::File(path) => match OpenOptions::new().append(true).create(true).open(path) {
+        Target::Off => Ok(None),
+        Target::Stdout => stream("stdout", io::stdout().as_fd().try_clone_to_owned()),
+        Target::Stderr => stream("stderr", io::stderr().as_fd().try_clone_to_owned()),
+        Target::File(path) => match OpenOptions::new().append(true).create(true).open(path) {
             Ok(file) => Ok(Some(file)),
-            Err(cause) => Err(TelemetryError::LogFile { path: path.clone(), cause }),
+            Err(cause) => Err(TelemetryError::log(format!("{} cannot be opened: {cause}", path.display()))),
         },
     }
 }
@@ -248,7 +248,7 @@ mod tests {
     fn lines_reach_the_file_and_a_new_target_opens_it_again() {
         let folder = tempfile::tempdir().unwrap();
         let (path, moved) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
-        let target = LogTarget::File(path.clone());
+        let target = Target::File(path.clone());
         let writer = LogWriter::start(&target).unwrap();
         writer.hand_over(&mut batch("one\n"));
         assert!(flush(&writer));
@@ -257,7 +257,7 @@ mod tests {
         writer.retarget(&target).unwrap();
         writer.hand_over(&mut batch("three\n"));
         assert!(flush(&writer));
-        writer.retarget(&LogTarget::Off).unwrap();
+        writer.retarget(&Target::Off).unwrap();
         writer.hand_over(&mut batch("four\n"));
         assert!(flush(&writer));
         assert_eq!(std::fs::read_to_string(&moved).unwrap(), "one\ntwo\n");
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn without_a_target_there_is_no_thread_to_wait_for() {
-        let writer = LogWriter::start(&LogTarget::Off).unwrap();
+        let writer = LogWriter::start(&Target::Off).unwrap();
         assert!(flush(&writer) && !lock(&writer.0.queue).running);
     }
 
@@ -274,7 +274,7 @@ mod tests {
     fn buffers_are_used_again() {
         // Goal: no allocation in steady state. Method: the buffer that comes back is one that was handed over.
         let folder = tempfile::tempdir().unwrap();
-        let writer = LogWriter::start(&LogTarget::File(folder.path().join("log"))).unwrap();
+        let writer = LogWriter::start(&Target::File(folder.path().join("log"))).unwrap();
         let mut batch = batch("line\n");
         let first = batch.bytes.as_ptr();
         writer.hand_over(&mut batch);
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_opened_is_named() {
-        let problem = LogWriter::start(&LogTarget::File("/nonexistent/access.log".into())).unwrap_err();
+        let problem = LogWriter::start(&Target::File("/nonexistent/access.log".into())).unwrap_err();
         assert!(problem.to_string().contains("/nonexistent/access.log"), "{problem}");
     }
 }

@@ -24,6 +24,7 @@ pub(super) struct RouteShard {
     pub latency: Cells,
     pub bytes_in: Counter,
     pub bytes_out: Counter,
+    pub reasons: OnceLock<Box<Labelled<Counter, REASONS_MAX, (Fate, &'static str)>>>,
 }
 
 #[derive(Debug)]
@@ -57,9 +58,15 @@ impl RouteMetrics {
         let Some(shard) = self.shards.get(worker) else { return };
         let method = shard.methods[method_place(record.method)].get_or_init(Box::default);
         method.statuses[status_place(record.status)].add(1);
-        method.classes[class_place(record.status)].get_or_init(Box::default).record(record.duration);
+        // How long a tunnel was open says nothing of how fast the app is.
+        if record.fate != Fate::Upgraded {
+            method.classes[class_place(record.status)].get_or_init(Box::default).record(record.duration);
+            shard.latency.record(record.duration);
+        }
         shard.fates[record.fate as usize].add(1);
-        shard.latency.record(record.duration);
+        if !record.reason.is_empty() {
+            shard.reasons.get_or_init(Box::default).of((record.fate, record.reason)).add(1);
+        }
         shard.bytes_in.add(record.bytes_in);
         shard.bytes_out.add(record.bytes_out);
     }
@@ -76,6 +83,7 @@ pub struct UpstreamMetrics {
 #[repr(align(128))]
 pub(super) struct UpstreamShard {
     pub outcomes: Labelled<Counter, OUTCOMES_MAX>,
+    pub retries: Counter,
     pub reused: Counter,
     pub buckets: Buckets,
     pub latency: Cells,
@@ -95,9 +103,12 @@ impl UpstreamMetrics {
         for attempt in attempts {
             shard.outcomes.of(attempt.outcome).add(1);
             shard.reused.add(u64::from(attempt.reused));
-            shard.buckets.record(attempt.duration);
-            shard.latency.record(attempt.duration);
+            if attempt.status != 0 {
+                shard.buckets.record(attempt.duration);
+                shard.latency.record(attempt.duration);
+            }
         }
+        shard.retries.add(attempts.len().saturating_sub(1) as u64);
     }
 }
 
@@ -105,10 +116,7 @@ impl UpstreamMetrics {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct WorkerShard {
-    pub begun: Counter,
-    pub ended: Counter,
     pub probes: Counter,
-    pub refusals: Labelled<Counter, REASONS_MAX>,
     pub phases: Labelled<Cells, PHASES_MAX>,
     pub log_dropped: Counter,
     pub spans_dropped: Counter,
@@ -116,9 +124,6 @@ pub(super) struct WorkerShard {
 
 impl WorkerShard {
     pub fn settle(&self, record: &RequestRecord<'_>) {
-        if record.refused() {
-            self.refusals.of(record.reason).add(1);
-        }
         for (phase, duration) in record.phases {
             self.phases.of(phase).record(*duration);
         }
@@ -227,7 +232,7 @@ pub(super) const STATUSES: [u16; 75] = [
 const STATUS_OK: usize = 5;
 /// Different outcomes of an attempt.
 const OUTCOMES_MAX: usize = 32;
-/// Different reasons of refusals.
+/// Different reasons, with their fates, that one route counts; the proxy has some forty.
 const REASONS_MAX: usize = 96;
 const PHASES_MAX: usize = 16;
 /// Routes, and upstreams, that are remembered although no plan names them.
@@ -235,6 +240,8 @@ const NAMES_MAX: usize = 2048;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::record::tests::record;
     use super::*;
 
@@ -277,12 +284,30 @@ mod tests {
     }
 
     #[test]
-    fn only_answers_of_our_own_are_refusals() {
-        let shard = WorkerShard::default();
-        shard.settle(&record());
-        shard.settle(&RequestRecord { fate: Fate::Truncated, reason: "reset", ..record() });
-        shard.settle(&RequestRecord { fate: Fate::Refused, reason: "rate_limited", status: 429, ..record() });
-        let refusals: Vec<_> = shard.refusals.iter().map(|(reason, count)| (reason, count.value())).collect();
-        assert_eq!(refusals, [("rate_limited", 1)]);
+    fn a_tunnel_is_counted_and_not_timed() {
+        let registry = Registry::new(1);
+        let route = registry.route("api");
+        route.settle(0, &RequestRecord { fate: Fate::Upgraded, status: 101, ..record() });
+        assert_eq!(route.shards[0].fates[Fate::Upgraded as usize].value(), 1);
+        assert_eq!(route.shards[0].latency.counts().count(), 0);
+    }
+
+    #[test]
+    fn only_attempts_that_were_answered_are_timed() {
+        let attempt = |status, outcome| AttemptRecord {
+            endpoint: Arc::from("127.0.0.1:3000"),
+            started_after: Duration::ZERO,
+            duration: Duration::from_millis(3),
+            status,
+            outcome,
+            reused: true,
+            span: 0,
+        };
+        let registry = Registry::new(1);
+        let upstream = registry.upstream("app");
+        upstream.settle(0, &[attempt(0, "reset"), attempt(500, "answered")]);
+        let shard = &upstream.shards[0];
+        assert_eq!((shard.retries.value(), shard.reused.value()), (1, 2));
+        assert_eq!(shard.latency.counts().map(|(_, count)| count).sum::<u64>(), 1);
     }
 }

@@ -28,6 +28,7 @@ mod why;
 mod words;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -35,10 +36,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 pub use metrics::{RouteMetrics, UpstreamMetrics};
-pub use options::{AccessLog, LogFormat, LogTarget, Options, Service, TelemetryError, Traces};
-pub use prometheus::{Kind, PrometheusWriter};
+pub use options::{Format, LogOptions, Options, Target, TelemetryError, TraceOptions};
+pub use prometheus::PrometheusWriter;
 pub use record::{AttemptRecord, Fate, RequestRecord};
-pub use snapshot::{Latency, RouteSnapshot, Snapshot, UpstreamSnapshot};
+pub use snapshot::{Merged, Quantiles, RouteSnapshot, UpstreamSnapshot};
 
 use access_log::Lines;
 use exporter::Exporter;
@@ -65,9 +66,9 @@ impl Telemetry {
     /// For so many workers. Opens the log's target and checks the collector's address; connects to nothing yet.
     pub fn start(options: Options, workers: usize) -> Result<Arc<Telemetry>, TelemetryError> {
         let workers = workers.max(1);
-        let log = LogWriter::start(&options.access_log.to)?;
+        let log = LogWriter::start(&options.log.target)?;
         let exporter = match options.traces.otlp.as_deref() {
-            Some(base) if !base.is_empty() => Some(Exporter::start(base, &options.service)?),
+            Some(base) if !base.is_empty() => Some(Exporter::start(base, &options.traces)?),
             Some(_) | None => None,
         };
         Ok(Arc::new(Telemetry {
@@ -103,17 +104,17 @@ impl Telemetry {
         self.registry.upstream(upstream)
     }
 
-    /// Adds metrics of others to the exposition.
-    pub fn register(&self, source: Source) {
-        lock(&self.sources).push(source);
+    /// Adds families of others to what is scraped.
+    pub fn register(&self, source: impl Fn(&mut PrometheusWriter) + Send + Sync + 'static) {
+        lock(&self.sources).push(Box::new(source));
     }
 
-    /// Appends the exposition in Prometheus' text format 0.0.4.
-    pub fn render_prometheus(&self, out: &mut String) {
-        let mut writer = PrometheusWriter::new(std::mem::take(out));
+    /// Everything, in the Prometheus text format 0.0.4.
+    pub fn render_prometheus(&self) -> String {
+        let mut writer = PrometheusWriter::default();
         let options = self.options.load();
         let outside = exposition::Outside {
-            service: &options.service,
+            service: &options.traces,
             access_log_dropped: self.access_log_dropped(),
             spans_dropped: self.spans_dropped(),
         };
@@ -121,12 +122,22 @@ impl Telemetry {
         for source in lock(&self.sources).iter() {
             source(&mut writer);
         }
-        *out = writer.finish();
+        writer.into_text()
     }
 
-    /// Everything counted, with quantiles.
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot::of(&self.registry, self.access_log_dropped(), self.spans_dropped())
+    /// The counts of every route, by name; the empty name is for requests that no route took.
+    pub fn routes(&self) -> Vec<RouteSnapshot> {
+        self.registry.routes().iter().map(|route| route.snapshot()).collect()
+    }
+
+    /// The counts of every upstream, by name.
+    pub fn upstreams(&self) -> Vec<UpstreamSnapshot> {
+        self.registry.upstreams().iter().map(|upstream| upstream.snapshot()).collect()
+    }
+
+    /// How long the phases of requests took, over all routes.
+    pub fn phases(&self) -> BTreeMap<&'static str, Quantiles> {
+        snapshot::phases(&self.registry.workers)
     }
 
     /// What became of a request, by its id or its trace id; the newest if there are several.
@@ -173,9 +184,9 @@ impl Telemetry {
     /// The collector, and who the spans say they are of, stay. A target that cannot be opened leaves the old one.
     pub fn set_options(&self, options: Options) {
         let mut options = options;
-        if let Err(problem) = self.log.retarget(&options.access_log.to) {
+        if let Err(problem) = self.log.retarget(&options.log.target) {
             tracing::error!(error = %problem, "the access log stays where it was");
-            options.access_log.to = self.options.load().access_log.to.clone();
+            options.log.target = self.options.load().log.target.clone();
         }
         self.options.store(Arc::new(options));
     }
@@ -212,15 +223,9 @@ struct WorkerState {
 }
 
 impl WorkerTelemetry {
-    /// A request has begun; `settle` ends it. Only the gauge of requests in flight needs this.
-    pub fn begin(&self) {
-        self.shared.registry.workers[self.index].begun.add(1);
-    }
-
     /// A request has ended: counts it, remembers it, logs it, traces it.
     pub fn settle(&self, record: &RequestRecord<'_>, route: &RouteMetrics, upstream: Option<&UpstreamMetrics>) {
         let shard = &self.shared.registry.workers[self.index];
-        shard.ended.add(1);
         if record.probe {
             shard.probes.add(1);
         } else {
@@ -234,11 +239,11 @@ impl WorkerTelemetry {
         let WorkerState { options, lines, spans, ring } = &mut *state;
         let options = options.load();
         ring.push(|out| why::encode(out, record));
-        if lines.write(record, &options.access_log) {
+        if lines.write(record, &options.log) {
             shard.log_dropped.add(lines.hand_over(&self.shared.log));
         }
         if let Some(exporter) = &self.shared.exporter
-            && spans.write(record, &options.traces, &options.access_log.redact_query)
+            && spans.write(record, &options.traces, &options.log.redact_query)
         {
             shard.spans_dropped.add(spans.hand_over(exporter));
         }
@@ -276,20 +281,13 @@ mod tests {
     const TIME: Duration = Duration::from_secs(20);
 
     fn logging_to(path: &Path) -> Options {
-        let access_log = AccessLog { to: LogTarget::File(path.to_owned()), ..AccessLog::default() };
-        Options { access_log, ..Options::default() }
+        let log = LogOptions { target: Target::File(path.to_owned()), ..LogOptions::default() };
+        Options { log, ..Options::default() }
     }
 
     fn settle(worker: &WorkerTelemetry, record: &RequestRecord<'_>) {
         let route = worker.shared.route_metrics(record.route);
-        worker.begin();
         worker.settle(record, &route, None);
-    }
-
-    fn exposition(telemetry: &Telemetry) -> String {
-        let mut text = String::new();
-        telemetry.render_prometheus(&mut text);
-        text
     }
 
     #[test]
@@ -307,12 +305,11 @@ mod tests {
         let log = std::fs::read_to_string(&path).unwrap();
         assert_eq!(log.lines().count(), 2);
         assert!(log.contains("\"request_id\":\"req-2\""));
-        let text = exposition(&telemetry);
+        let text = telemetry.render_prometheus();
         assert!(text.contains("http_requests_total{route=\"api\",method=\"GET\",status=\"200\"} 2\n"), "{text}");
-        assert!(text.contains("outrigger_in_flight 0\n"));
         assert_eq!(telemetry.find("req-2").unwrap()["request_id"], "req-2");
         assert_eq!(telemetry.find("nobody"), None);
-        assert_eq!(telemetry.snapshot().routes[0].latency.count, 2);
+        assert_eq!(telemetry.routes()[0].latency.count(), 2);
     }
 
     #[test]
@@ -334,7 +331,7 @@ mod tests {
     fn a_probe_is_in_no_indicator() {
         let telemetry = Telemetry::start(Options::default(), 1).unwrap();
         settle(&telemetry.worker(0), &RequestRecord { probe: true, ..record() });
-        let text = exposition(&telemetry);
+        let text = telemetry.render_prometheus();
         assert!(text.contains("outrigger_probes_total 1\n") && !text.contains("http_requests_total{"), "{text}");
     }
 
@@ -347,13 +344,13 @@ mod tests {
         settle(&worker, &record());
         worker.flush();
         let mut options = logging_to(&new);
-        options.access_log.format = LogFormat::Common;
+        options.log.format = Format::Common;
         telemetry.set_options(options.clone());
         settle(&worker, &record());
         worker.flush();
         // One that cannot be opened changes nothing but what else it says.
-        options.access_log.to = LogTarget::File(folder.path().join("no").join("such"));
-        options.access_log.sample_success = 0.0;
+        options.log.target = Target::File(folder.path().join("no").join("such"));
+        options.log.sample_success = 0.0;
         telemetry.set_options(options);
         settle(&worker, &record());
         settle(&worker, &RequestRecord { status: 404, ..record() });
@@ -367,10 +364,8 @@ mod tests {
     #[test]
     fn others_add_their_metrics() {
         let telemetry = Telemetry::start(Options::default(), 1).unwrap();
-        telemetry.register(Box::new(|writer| writer.gauge("outrigger_config_stale", "The file was refused.", 1.0)));
-        let mut text = "before\n".to_owned();
-        telemetry.render_prometheus(&mut text);
-        assert!(text.starts_with("before\n") && text.ends_with("outrigger_config_stale 1\n"));
+        telemetry.register(|writer| writer.single("outrigger_config_stale", "gauge", "The file was refused.", 1.0));
+        assert!(telemetry.render_prometheus().ends_with("\noutrigger_config_stale 1\n"));
     }
 
     #[test]

@@ -8,38 +8,28 @@ use std::time::Duration;
 /// All of it. The default writes no log and exports no spans: it is what tests want.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
-    pub service: Service,
-    pub access_log: AccessLog,
-    pub traces: Traces,
-}
-
-/// Who this is, in spans and in the exposition.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Service {
-    /// Empty is `outrigger`.
-    pub name: String,
-    pub version: Option<String>,
-    pub environment: Option<String>,
+    pub log: LogOptions,
+    pub traces: TraceOptions,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct AccessLog {
-    pub to: LogTarget,
-    pub format: LogFormat,
+pub struct LogOptions {
+    pub target: Target,
+    pub format: Format,
     /// Share of successes that are logged, 0 to 1; everything else always is.
     pub sample_success: f64,
     /// Names of query parameters whose values are replaced, in the log and in spans.
     pub redact_query: Vec<String>,
 }
 
-impl Default for AccessLog {
+impl Default for LogOptions {
     fn default() -> Self {
-        AccessLog { to: LogTarget::Off, format: LogFormat::Json, sample_success: 1.0, redact_query: Vec::new() }
+        LogOptions { target: Target::Off, format: Format::Json, sample_success: 1.0, redact_query: Vec::new() }
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogTarget {
+pub enum Target {
     Stdout,
     Stderr,
     /// Appended to, made if missing, opened again at each reload.
@@ -48,70 +38,49 @@ pub enum LogTarget {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
+pub enum Format {
     Json,
     /// The Common Log Format.
     Common,
 }
 
+/// Which spans are exported, where to, and whose they are.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Traces {
-    /// Base URL of an OTLP/HTTP collector; `None` exports nothing. Fixed at the start.
+pub struct TraceOptions {
+    /// Base URL of an OTLP/HTTP collector, `http://host:4318`; `None` exports nothing. Fixed at the start.
     pub otlp: Option<String>,
     /// Requests at least this slow are exported whether sampled or not.
     pub keep_slow: Option<Duration>,
     /// Requests that failed are exported whether sampled or not.
     pub keep_errors: bool,
+    /// The service's name; empty is `outrigger`.
+    pub service: String,
+    pub service_version: Option<String>,
+    pub environment: Option<String>,
 }
 
 /// Why telemetry cannot start.
 #[derive(Debug)]
-pub enum TelemetryError {
-    /// The access log's file.
-    LogFile {
-        path: PathBuf,
-        cause: std::io::Error,
-    },
-    /// Standard output or error.
-    LogStream {
-        name: &'static str,
-        cause: std::io::Error,
-    },
-    /// The collector's address, or the TLS needed to reach it.
-    Collector {
-        endpoint: String,
-        cause: Box<dyn std::error::Error + Send + Sync>,
-    },
-    Thread {
-        name: &'static str,
-        cause: std::io::Error,
-    },
+pub struct TelemetryError {
+    /// The configuration path it belongs to.
+    pub path: &'static str,
+    pub words: String,
+}
+
+impl TelemetryError {
+    pub(super) fn log(words: String) -> Self {
+        TelemetryError { path: "telemetry.access_log.to", words }
+    }
+
+    pub(super) fn traces(words: String) -> Self {
+        TelemetryError { path: "telemetry.traces.otlp", words }
+    }
 }
 
 impl fmt::Display for TelemetryError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TelemetryError::LogFile { path, cause } => {
-                write!(out, "telemetry.access_log.to: cannot open {}: {cause}", path.display())
-            }
-            TelemetryError::LogStream { name, cause } => {
-                write!(out, "telemetry.access_log.to: cannot write to {name}: {cause}")
-            }
-            TelemetryError::Collector { endpoint, cause } => {
-                write!(out, "telemetry.traces.otlp: {endpoint}: {cause}")
-            }
-            TelemetryError::Thread { name, cause } => write!(out, "cannot start the {name} thread: {cause}"),
-        }
+        write!(out, "{}: {}", self.path, self.words)
     }
 }
 
-impl std::error::Error for TelemetryError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            TelemetryError::LogFile { cause, .. }
-            | TelemetryError::LogStream { cause, .. }
-            | TelemetryError::Thread { cause, .. } => Some(cause),
-            TelemetryError::Collector { cause, .. } => Some(&**cause),
-        }
-    }
-}
+impl std::error::Error for TelemetryError {}

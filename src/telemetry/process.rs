@@ -3,35 +3,34 @@
 
 use std::fs;
 
-use super::prometheus::{Kind, PrometheusWriter};
+use super::prometheus::PrometheusWriter;
 
 pub fn write(writer: &mut PrometheusWriter) {
     let stat = fs::read_to_string("/proc/self/stat").ok();
     let times = stat.as_deref().and_then(times);
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    if let Some(times) = &times
-        && writer.family("process_cpu_seconds_total", "User and system CPU time spent, in seconds.", Kind::Counter)
-    {
-        writer.sample(&[], times.used_ticks as f64 / TICKS_PER_SECOND);
+    if let Some(times) = &times {
+        let used = times.used_ticks as f64 / TICKS_PER_SECOND;
+        writer.single("process_cpu_seconds_total", "counter", "User and system CPU time spent, in seconds.", used);
     }
     if let Some(bytes) = kibibytes(&status, "VmRSS:") {
-        writer.gauge("process_resident_memory_bytes", "Resident memory, in bytes.", bytes);
+        writer.single("process_resident_memory_bytes", "gauge", "Resident memory, in bytes.", bytes);
     }
     if let Some(bytes) = kibibytes(&status, "VmSize:") {
-        writer.gauge("process_virtual_memory_bytes", "Virtual memory, in bytes.", bytes);
+        writer.single("process_virtual_memory_bytes", "gauge", "Virtual memory, in bytes.", bytes);
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
         // One of them is the directory itself.
         let open = open.count().saturating_sub(1);
-        writer.gauge("process_open_fds", "Open file descriptors.", open as f64);
+        writer.single("process_open_fds", "gauge", "Open file descriptors.", open as f64);
     }
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit.map_or(f64::INFINITY, |limit| limit as f64);
-    writer.gauge("process_max_fds", "Most file descriptors that may be open.", limit);
+    writer.single("process_max_fds", "gauge", "Most file descriptors that may be open.", limit);
     let boot = fs::read_to_string("/proc/stat").ok().and_then(|text| boot(&text));
     if let (Some(times), Some(boot)) = (&times, boot) {
         let start = boot as f64 + times.start_ticks as f64 / TICKS_PER_SECOND;
-        writer.gauge("process_start_time_seconds", "Start of the process, in seconds since 1970.", start);
+        writer.single("process_start_time_seconds", "gauge", "Start of the process, in seconds since 1970.", start);
     }
 }
 
@@ -82,7 +81,7 @@ mod tests {
     fn this_process_is_described() {
         let mut writer = PrometheusWriter::default();
         write(&mut writer);
-        let text = writer.finish();
+        let text = writer.into_text();
         for name in ["cpu_seconds_total", "resident_memory_bytes", "open_fds", "max_fds", "start_time_seconds"] {
             assert!(text.contains(&format!("\nprocess_{name} ")), "{name} in {text}");
         }

@@ -15,32 +15,15 @@ pub struct PrometheusWriter {
     family: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Counter,
-    Gauge,
-    Histogram,
-}
-
 impl PrometheusWriter {
-    /// Appends to `out`.
-    pub fn new(out: String) -> Self {
-        PrometheusWriter { out, ..Self::default() }
-    }
-
-    /// Begins a family; what is written next are its samples. False, and the samples are left out, if there already is
-    /// one of this name or if it is not a name.
-    pub fn family(&mut self, name: &str, help: &str, kind: Kind) -> bool {
+    /// Begins a family of this kind (`counter`, `gauge`, `histogram`); its samples follow. They are left out if there
+    /// already is a family of this name, or if it is not a name.
+    pub fn family(&mut self, name: &str, kind: &str, help: &str) {
         self.family.clear();
         if !is_name(name) || !self.written.insert(name.to_owned()) {
-            return false;
+            return;
         }
         self.family.push_str(name);
-        let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        };
         self.out.push_str("# HELP ");
         self.out.push_str(name);
         self.out.push(' ');
@@ -50,62 +33,54 @@ impl PrometheusWriter {
         self.out.push(' ');
         self.out.push_str(kind);
         self.out.push('\n');
-        true
     }
 
-    /// One sample of the family that was begun last.
-    pub fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
-        self.line("", labels, None, |out| number(out, value));
+    /// One sample of the family begun last, which `name` repeats.
+    pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        self.line(name, "", labels, None, |out| number(out, value));
     }
 
     /// One sample that is a whole number.
-    pub fn count(&mut self, labels: &[(&str, &str)], value: u64) {
-        self.line("", labels, None, |out| whole(out, value));
+    pub fn count(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        self.line(name, "", labels, None, |out| whole(out, value));
     }
 
-    /// A family that is one gauge without labels.
-    pub fn gauge(&mut self, name: &str, help: &str, value: f64) {
-        if self.family(name, help, Kind::Gauge) {
-            self.sample(&[], value);
-        }
-    }
-
-    /// A family that is one counter without labels; its name should end in `_total`.
-    pub fn counter(&mut self, name: &str, help: &str, value: u64) {
-        if self.family(name, help, Kind::Counter) {
-            self.count(&[], value);
-        }
+    /// A family of one sample without labels.
+    pub fn single(&mut self, name: &str, kind: &str, help: &str, value: f64) {
+        self.family(name, kind, help);
+        self.sample(name, &[], value);
     }
 
     /// One series of a histogram family, with the bounds of `BOUNDS`.
-    pub fn histogram(&mut self, labels: &[(&str, &str)], totals: &BucketTotals) {
+    pub fn histogram(&mut self, name: &str, labels: &[(&str, &str)], totals: &BucketTotals) {
         let mut below = 0;
         for (bound, count) in BOUNDS.iter().zip(&totals.counts) {
             below += count;
-            self.line("_bucket", labels, Some(("le", bound.seconds)), |out| whole(out, below));
+            self.line(name, "_bucket", labels, Some(("le", bound.seconds)), |out| whole(out, below));
         }
         let all = totals.count();
-        self.line("_bucket", labels, Some(("le", "+Inf")), |out| whole(out, all));
-        self.line("_sum", labels, None, |out| number(out, totals.sum_nanos as f64 / 1e9));
-        self.line("_count", labels, None, |out| whole(out, all));
+        self.line(name, "_bucket", labels, Some(("le", "+Inf")), |out| whole(out, all));
+        self.line(name, "_sum", labels, None, |out| number(out, totals.sum_nanos as f64 / 1e9));
+        self.line(name, "_count", labels, None, |out| whole(out, all));
     }
 
-    pub fn finish(self) -> String {
+    pub fn into_text(self) -> String {
         self.out
     }
 
     fn line(
         &mut self,
+        name: &str,
         suffix: &str,
         labels: &[(&str, &str)],
         last: Option<(&str, &str)>,
         value: impl FnOnce(&mut String),
     ) {
-        if self.family.is_empty() {
+        if self.family.is_empty() || self.family != name {
             return;
         }
         let out = &mut self.out;
-        out.push_str(&self.family);
+        out.push_str(name);
         out.push_str(suffix);
         let mut before = '{';
         for (name, text) in labels.iter().copied().chain(last).filter(|(name, _)| is_name(name)) {
@@ -166,16 +141,16 @@ mod tests {
 
     #[test]
     fn values_and_labels_are_written_as_the_format_wants() {
-        let mut writer = PrometheusWriter::new("before\n".to_owned());
-        assert!(writer.family("a_total", "One\nline \\ \"here\".", Kind::Counter));
-        writer.count(&[("path", "a\\b\"c\nd")], u64::MAX);
-        writer.count(&[], 0);
+        let mut writer = PrometheusWriter::default();
+        writer.family("a_total", "counter", "One\nline \\ \"here\".");
+        writer.count("a_total", &[("path", "a\\b\"c\nd")], u64::MAX);
+        writer.count("a_total", &[], 0);
         for value in [0.25, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -3.0] {
-            writer.sample(&[("x", "é")], value);
+            writer.sample("a_total", &[("x", "é")], value);
         }
         assert_eq!(
-            writer.finish(),
-            "before\n# HELP a_total One\\nline \\\\ \"here\".\n# TYPE a_total counter\n\
+            writer.into_text(),
+            "# HELP a_total One\\nline \\\\ \"here\".\n# TYPE a_total counter\n\
              a_total{path=\"a\\\\b\\\"c\\nd\"} 18446744073709551615\na_total 0\n\
              a_total{x=\"é\"} 0.25\na_total{x=\"é\"} +Inf\na_total{x=\"é\"} -Inf\na_total{x=\"é\"} NaN\n\
              a_total{x=\"é\"} -3\n"
@@ -185,12 +160,12 @@ mod tests {
     #[test]
     fn a_family_is_written_once_and_only_with_a_name() {
         let mut writer = PrometheusWriter::default();
-        writer.gauge("one", "First.", 1.0);
-        writer.gauge("one", "Again.", 2.0);
-        writer.counter("1st", "Not a name.", 3);
-        assert!(!writer.family("", "Neither.", Kind::Gauge));
-        writer.count(&[], 4);
-        assert_eq!(writer.finish(), "# HELP one First.\n# TYPE one gauge\none 1\n");
+        writer.single("one", "gauge", "First.", 1.0);
+        writer.count("two", &[], 5);
+        writer.single("one", "gauge", "Again.", 2.0);
+        writer.single("1st", "counter", "Not a name.", 3.0);
+        writer.single("", "gauge", "Neither.", 4.0);
+        assert_eq!(writer.into_text(), "# HELP one First.\n# TYPE one gauge\none 1\n");
     }
 
     #[test]
@@ -202,9 +177,9 @@ mod tests {
         let mut totals = BucketTotals::default();
         totals.add(&buckets);
         let mut writer = PrometheusWriter::default();
-        writer.family("d_seconds", "Time.", Kind::Histogram);
-        writer.histogram(&[("r", "x")], &totals);
-        let text = writer.finish();
+        writer.family("d_seconds", "histogram", "Time.");
+        writer.histogram("d_seconds", &[("r", "x")], &totals);
+        let text = writer.into_text();
         for line in [
             "d_seconds_bucket{r=\"x\",le=\"0.001\"} 1",
             "d_seconds_bucket{r=\"x\",le=\"0.0025\"} 1",

@@ -66,18 +66,10 @@ impl RequestRecord<'_> {
             Fate::Ok | Fate::Refused | Fate::ClientGone | Fate::Upgraded => self.status >= 500,
         }
     }
-
-    /// Whether the answer was made by Outrigger instead of the app.
-    pub fn refused(&self) -> bool {
-        match self.fate {
-            Fate::Refused | Fate::TimedOut | Fate::Unreachable | Fate::AppError => !self.reason.is_empty(),
-            Fate::Ok | Fate::Truncated | Fate::ClientGone | Fate::Upgraded => false,
-        }
-    }
 }
 
 /// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
     /// The app answered, below 500, and the answer arrived whole.
     Ok,
@@ -130,16 +122,27 @@ pub struct AttemptRecord {
     pub endpoint: Arc<str>,
     /// From the start of the request.
     pub started_after: Duration,
+    /// To the head of the answer, or to the failure.
     pub duration: Duration,
     /// 0 when there was no answer.
     pub status: u16,
-    /// `ok`, or why it ended: `connect_refused`, `reset`, `per_try_timeout`, …
+    /// `answered`, or what failed: `connect_refused`, `reset`, `per_try_timeout`, …
     pub outcome: &'static str,
     /// It went over a connection that had been used before.
     pub reused: bool,
     /// Its client span.
     pub span: u64,
 }
+
+impl AttemptRecord {
+    /// Whether it came to an answer that is the app's own, whatever its status.
+    pub fn answered(&self) -> bool {
+        self.outcome == ANSWERED
+    }
+}
+
+/// The outcome of an attempt that failed in no way.
+pub const ANSWERED: &str = "answered";
 
 /// `1.1` for HTTP/1.1, as OpenTelemetry's `network.protocol.version` has it.
 pub fn protocol(version: http::Version) -> &'static str {
@@ -204,10 +207,10 @@ pub(super) mod tests {
     #[test]
     fn a_client_error_is_no_success_and_no_failure_of_the_service() {
         let record = RequestRecord { status: 404, ..record() };
-        assert!(!record.succeeded() && !record.failed() && !record.refused());
+        assert!(!record.succeeded() && !record.failed());
         let record = RequestRecord { status: 504, fate: Fate::TimedOut, reason: "first_byte_timeout", ..record };
-        assert!(!record.succeeded() && record.failed() && record.refused());
+        assert!(!record.succeeded() && record.failed());
         let record = RequestRecord { status: 200, fate: Fate::Truncated, reason: "reset", ..record };
-        assert!(!record.succeeded() && record.failed() && !record.refused());
+        assert!(!record.succeeded() && record.failed());
     }
 }

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::record::Fate;
 use super::text;
 use crate::core::histogram;
 
@@ -153,35 +154,48 @@ impl BucketTotals {
 /// Things with a label that only the code names (a reason, an outcome, a phase): at most `N` of them, what comes
 /// later shares the last place. A label is found by comparing: there are few, and they are the same statics.
 #[derive(Debug)]
-pub struct Labelled<T, const N: usize> {
-    places: [OnceLock<(&'static str, T)>; N],
+pub struct Labelled<T, const N: usize, L = &'static str> {
+    places: [OnceLock<(L, T)>; N],
 }
 
-impl<T: Default, const N: usize> Default for Labelled<T, N> {
+/// What a table can be labelled with.
+pub trait Label: Copy + PartialEq {
+    /// The label of everything beyond a table's size.
+    const OVERFLOW: Self;
+}
+
+impl Label for &'static str {
+    const OVERFLOW: Self = "other";
+}
+
+/// A reason, of requests that came to this fate.
+impl Label for (Fate, &'static str) {
+    const OVERFLOW: Self = (Fate::Refused, "other");
+}
+
+impl<T: Default, const N: usize, L: Label> Default for Labelled<T, N, L> {
     fn default() -> Self {
         Labelled { places: std::array::from_fn(|_| OnceLock::new()) }
     }
 }
 
-impl<T: Default, const N: usize> Labelled<T, N> {
-    pub fn of(&self, label: &'static str) -> &T {
+impl<T: Default, const N: usize, L: Label> Labelled<T, N, L> {
+    pub fn of(&self, label: L) -> &T {
         // The last place is for everything the others have no room for.
         for place in &self.places[..N - 1] {
             let (found, value) = place.get_or_init(|| (label, T::default()));
-            if std::ptr::eq(*found, label) || *found == label {
+            if *found == label {
                 return value;
             }
         }
-        &self.places[N - 1].get_or_init(|| (OVERFLOW, T::default())).1
+        &self.places[N - 1].get_or_init(|| (L::OVERFLOW, T::default())).1
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &T)> {
+    pub fn iter(&self) -> impl Iterator<Item = (L, &T)> {
         self.places.iter().map_while(|place| place.get().map(|(label, value)| (*label, value)))
     }
 }
 
-/// The label of everything beyond a table's size.
-pub const OVERFLOW: &str = "other";
 /// Cells per block: one doubling of the histogram.
 const BLOCK: usize = 128;
 const BLOCKS: usize = histogram::BUCKETS.div_ceil(BLOCK);
@@ -226,6 +240,6 @@ mod tests {
             table.of(label).add(1);
         }
         let counts: Vec<_> = table.iter().map(|(label, count)| (label, count.value())).collect();
-        assert_eq!(counts, [("a", 2), ("b", 1), (OVERFLOW, 2)]);
+        assert_eq!(counts, [("a", 2), ("b", 1), ("other", 2)]);
     }
 }

@@ -6,122 +6,128 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
-use super::metrics::{CLASSES, METHODS, Registry, RouteMetrics, STATUSES, UpstreamMetrics};
+use super::metrics::{CLASSES, METHODS, RouteMetrics, RouteShard, STATUSES, UpstreamMetrics, WorkerShard};
 use super::record::Fate;
-use super::shard::{BucketTotals, Cells, Counter, Labelled};
+use super::shard::{BucketTotals, Cells, Counter, Label, Labelled};
 use crate::core::histogram;
 
-/// Everything that is counted.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Snapshot {
-    /// Requests in progress; `None` if the proxy does not tell when they begin.
-    pub in_flight: Option<u64>,
-    pub refusals: BTreeMap<&'static str, u64>,
-    pub routes: Vec<RouteSnapshot>,
-    pub upstreams: Vec<UpstreamSnapshot>,
-    pub phases: BTreeMap<&'static str, Latency>,
-    pub access_log_dropped: u64,
-    pub spans_dropped: u64,
-}
-
-#[derive(Clone, Debug, serde::Serialize)]
+/// A route's counts at one moment.
+#[derive(Clone, Debug, Default)]
 pub struct RouteSnapshot {
+    /// Empty for requests that no route took.
     pub name: String,
-    pub requests: u64,
-    /// By `2xx` and so on; `none` is no answer.
-    pub classes: BTreeMap<&'static str, u64>,
-    pub fates: BTreeMap<&'static str, u64>,
+    /// By method and class (`2xx` and so on; `none` is no answer), only what is not zero.
+    pub requests: Vec<(&'static str, &'static str, u64)>,
+    /// Of whole requests, tunnels left out.
+    pub latency: Merged,
     pub bytes_in: u64,
     pub bytes_out: u64,
-    pub latency: Latency,
+    pub fates: BTreeMap<Fate, u64>,
+    pub reasons: BTreeMap<(Fate, &'static str), u64>,
 }
 
-#[derive(Clone, Debug, serde::Serialize)]
+/// An upstream's counts at one moment.
+#[derive(Clone, Debug, Default)]
 pub struct UpstreamSnapshot {
     pub name: String,
-    pub attempts: u64,
-    pub outcomes: BTreeMap<&'static str, u64>,
-    /// Attempts that went over a connection used before.
+    /// Time to the head of the answer, of attempts that had one.
+    pub latency: Merged,
+    pub attempts: BTreeMap<&'static str, u64>,
+    /// Attempts after the first.
+    pub retries: u64,
+    /// Attempts on a connection that had served before.
     pub reused: u64,
-    pub latency: Latency,
 }
 
-/// A latency distribution, in milliseconds.
+/// A latency distribution, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
-pub struct Latency {
+pub struct Quantiles {
     pub count: u64,
-    pub mean_ms: f64,
-    pub p50_ms: f64,
-    pub p90_ms: f64,
-    pub p99_ms: f64,
-    pub p999_ms: f64,
-    pub p9999_ms: f64,
+    pub mean: f64,
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub p999: f64,
+    pub p9999: f64,
     /// Exact.
-    pub max_ms: f64,
+    pub max: f64,
+}
+
+impl Quantiles {
+    pub fn of(merged: &Merged) -> Quantiles {
+        let Some(histogram) = merged.histogram.as_ref().filter(|histogram| !histogram.is_empty()) else {
+            return Quantiles::default();
+        };
+        let seconds = |micros: u64| micros as f64 / 1e6;
+        // A cell stands for its highest value; the slowest request was no slower than it was.
+        let at = |quantile| seconds(histogram.value_at_quantile(quantile).min(merged.max_micros));
+        Quantiles {
+            count: histogram.len(),
+            mean: merged.sum_nanos as f64 / histogram.len() as f64 / 1e9,
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            p9999: at(0.9999),
+            max: seconds(merged.max_micros),
+        }
+    }
 }
 
 /// The cells of several workers as one histogram, in microseconds.
-pub(super) struct Merged {
-    histogram: Histogram<u64>,
+#[derive(Clone, Debug, Default)]
+pub struct Merged {
+    /// `None` is empty.
+    histogram: Option<Histogram<u64>>,
     sum_nanos: u64,
     max_micros: u64,
 }
 
 impl Merged {
-    pub fn of<'a>(cells: impl Iterator<Item = &'a Cells>) -> Option<Merged> {
+    pub(super) fn of<'a>(cells: impl Iterator<Item = &'a Cells>) -> Merged {
         // The bounds and the precision that the constructor refuses are not these.
-        let histogram = Histogram::new_with_bounds(1, LARGEST, DIGITS).ok()?;
-        let mut merged = Merged { histogram, sum_nanos: 0, max_micros: 0 };
+        let mut histogram = Histogram::new_with_bounds(1, LARGEST, DIGITS).ok();
+        let (mut sum_nanos, mut max_micros) = (0u64, 0);
         for cells in cells {
             for (index, count) in cells.counts() {
-                merged.histogram.saturating_record_n(histogram::lower_bound(index), count);
+                if let Some(histogram) = &mut histogram {
+                    histogram.saturating_record_n(histogram::lower_bound(index), count);
+                }
             }
-            merged.sum_nanos = merged.sum_nanos.wrapping_add(cells.sum_nanos());
-            merged.max_micros = merged.max_micros.max(cells.max_micros());
+            sum_nanos = sum_nanos.wrapping_add(cells.sum_nanos());
+            max_micros = max_micros.max(cells.max_micros());
         }
-        Some(merged)
+        Merged { histogram, sum_nanos, max_micros }
     }
 
-    pub fn latency(&self) -> Latency {
-        let count = self.histogram.len();
-        if count == 0 {
-            return Latency::default();
-        }
-        // A cell stands for its highest value; the slowest request was no slower than it was.
-        let at = |quantile| self.histogram.value_at_quantile(quantile).min(self.max_micros) as f64 / 1000.0;
-        Latency {
-            count,
-            mean_ms: self.sum_nanos as f64 / count as f64 / 1e6,
-            p50_ms: at(0.5),
-            p90_ms: at(0.9),
-            p99_ms: at(0.99),
-            p999_ms: at(0.999),
-            p9999_ms: at(0.9999),
-            max_ms: self.max_micros as f64 / 1000.0,
-        }
+    pub fn count(&self) -> u64 {
+        self.histogram.as_ref().map_or(0, Histogram::len)
     }
 }
 
-/// One route, added up over the workers.
+/// One route, added up over the workers, as the exposition needs it.
 pub(super) struct RouteTotals {
     /// By method and place among the statuses that are counted.
     pub statuses: Vec<(&'static str, usize, u64)>,
     /// By method and class.
     pub buckets: Vec<(&'static str, &'static str, BucketTotals)>,
-    pub fates: [u64; Fate::ALL.len()],
+    pub fates: BTreeMap<Fate, u64>,
+    pub reasons: BTreeMap<(Fate, &'static str), u64>,
     pub bytes_in: u64,
     pub bytes_out: u64,
 }
 
 impl RouteTotals {
     pub fn of(route: &RouteMetrics) -> Self {
-        let sum = |counter: &dyn Fn(&super::metrics::RouteShard) -> &Counter| {
+        let sum = |counter: &dyn Fn(&RouteShard) -> &Counter| -> u64 {
             route.shards.iter().map(|shard| counter(shard).value()).sum()
         };
+        let fates = Fate::ALL.into_iter().map(|fate| (fate, sum(&|shard| &shard.fates[fate as usize])));
         let mut totals = RouteTotals {
             statuses: Vec::new(),
             buckets: Vec::new(),
-            fates: std::array::from_fn(|place| sum(&|shard| &shard.fates[place])),
+            fates: fates.filter(|(_, count)| *count > 0).collect(),
+            reasons: labelled(route.shards.iter().filter_map(|shard| shard.reasons.get().map(|table| &**table))),
             bytes_in: sum(&|shard| &shard.bytes_in),
             bytes_out: sum(&|shard| &shard.bytes_out),
         };
@@ -146,15 +152,28 @@ impl RouteTotals {
         totals
     }
 
-    pub fn fates(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        Fate::ALL.iter().zip(self.fates).filter(|(_, count)| *count > 0).map(|(fate, count)| (fate.label(), count))
+    /// The statuses by their classes.
+    fn classes(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let mut classes: Vec<(&str, &str, u64)> = Vec::new();
+        for (method, status, count) in &self.statuses {
+            let class = match STATUSES.get(*status) {
+                Some(status) => usize::from(status / 100),
+                None => status - STATUSES.len(),
+            };
+            let class = CLASSES.get(class).copied().unwrap_or_default();
+            match classes.iter_mut().find(|known| (known.0, known.1) == (*method, class)) {
+                Some(known) => known.2 += count,
+                None => classes.push((method, class, *count)),
+            }
+        }
+        classes
     }
 }
 
 /// A labelled counter, added up over workers.
-pub(super) fn labelled<'a, const N: usize>(
-    tables: impl Iterator<Item = &'a Labelled<Counter, N>>,
-) -> BTreeMap<&'static str, u64> {
+pub(super) fn labelled<'a, const N: usize, L: Label + Ord + 'a>(
+    tables: impl Iterator<Item = &'a Labelled<Counter, N, L>>,
+) -> BTreeMap<L, u64> {
     let mut totals = BTreeMap::new();
     for (label, counter) in tables.flat_map(Labelled::iter) {
         *totals.entry(label).or_default() += counter.value();
@@ -162,79 +181,40 @@ pub(super) fn labelled<'a, const N: usize>(
     totals
 }
 
-impl Snapshot {
-    pub(super) fn of(registry: &Registry, access_log_dropped: u64, spans_dropped: u64) -> Self {
-        let mut phases: BTreeMap<&'static str, Vec<&Cells>> = BTreeMap::new();
-        for (phase, cells) in registry.workers.iter().flat_map(|shard| shard.phases.iter()) {
-            phases.entry(phase).or_default().push(cells);
-        }
-        let latency = |cells: Vec<&Cells>| Merged::of(cells.into_iter()).map(|merged| merged.latency());
-        Snapshot {
-            in_flight: in_flight(registry),
-            refusals: labelled(registry.workers.iter().map(|shard| &shard.refusals)),
-            routes: registry.routes().iter().map(|route| RouteSnapshot::of(route)).collect(),
-            upstreams: registry.upstreams().iter().map(|upstream| UpstreamSnapshot::of(upstream)).collect(),
-            phases: phases.into_iter().map(|(phase, cells)| (phase, latency(cells).unwrap_or_default())).collect(),
-            access_log_dropped,
-            spans_dropped,
-        }
+/// How long the phases of requests took.
+pub(super) fn phases(workers: &[WorkerShard]) -> BTreeMap<&'static str, Quantiles> {
+    let mut all: BTreeMap<&'static str, Vec<&Cells>> = BTreeMap::new();
+    for (phase, cells) in workers.iter().flat_map(|shard| shard.phases.iter()) {
+        all.entry(phase).or_default().push(cells);
     }
-}
-
-impl RouteSnapshot {
-    fn of(route: &RouteMetrics) -> Self {
-        let totals = RouteTotals::of(route);
-        let mut classes = BTreeMap::new();
-        for (_, class, buckets) in &totals.buckets {
-            *classes.entry(*class).or_default() += buckets.count();
-        }
-        RouteSnapshot {
-            name: route.name.clone(),
-            requests: totals.fates.iter().sum(),
-            classes,
-            fates: totals.fates().collect(),
-            bytes_in: totals.bytes_in,
-            bytes_out: totals.bytes_out,
-            latency: route.latency(),
-        }
-    }
-}
-
-impl UpstreamSnapshot {
-    fn of(upstream: &UpstreamMetrics) -> Self {
-        let outcomes = labelled(upstream.shards.iter().map(|shard| &shard.outcomes));
-        UpstreamSnapshot {
-            name: upstream.name.clone(),
-            attempts: outcomes.values().sum(),
-            outcomes,
-            reused: upstream.shards.iter().map(|shard| shard.reused.value()).sum(),
-            latency: upstream.latency(),
-        }
-    }
+    all.into_iter().map(|(phase, cells)| (phase, Quantiles::of(&Merged::of(cells.into_iter())))).collect()
 }
 
 impl RouteMetrics {
-    /// Of whole requests, over all workers.
-    pub fn latency(&self) -> Latency {
-        let merged = Merged::of(self.shards.iter().map(|shard| &shard.latency));
-        merged.map_or_else(Latency::default, |merged| merged.latency())
+    pub fn snapshot(&self) -> RouteSnapshot {
+        let totals = RouteTotals::of(self);
+        RouteSnapshot {
+            name: self.name.clone(),
+            requests: totals.classes(),
+            latency: Merged::of(self.shards.iter().map(|shard| &shard.latency)),
+            bytes_in: totals.bytes_in,
+            bytes_out: totals.bytes_out,
+            fates: totals.fates,
+            reasons: totals.reasons,
+        }
     }
 }
 
 impl UpstreamMetrics {
-    /// Of single attempts, over all workers.
-    pub fn latency(&self) -> Latency {
-        let merged = Merged::of(self.shards.iter().map(|shard| &shard.latency));
-        merged.map_or_else(Latency::default, |merged| merged.latency())
+    pub fn snapshot(&self) -> UpstreamSnapshot {
+        UpstreamSnapshot {
+            name: self.name.clone(),
+            latency: Merged::of(self.shards.iter().map(|shard| &shard.latency)),
+            attempts: labelled(self.shards.iter().map(|shard| &shard.outcomes)),
+            retries: self.shards.iter().map(|shard| shard.retries.value()).sum(),
+            reused: self.shards.iter().map(|shard| shard.reused.value()).sum(),
+        }
     }
-}
-
-/// Requests that began and did not end. Each worker counts both, so the difference needs no counter that goes down;
-/// the ends are read first, so that it is never too small by what happens meanwhile.
-pub(super) fn in_flight(registry: &Registry) -> Option<u64> {
-    let ended = registry.total(|shard| &shard.ended);
-    let begun = registry.total(|shard| &shard.begun);
-    (begun > 0).then(|| begun.saturating_sub(ended))
 }
 
 /// The largest value of `core::histogram`'s last cell, in microseconds.
@@ -246,6 +226,7 @@ const DIGITS: u8 = 2;
 mod tests {
     use std::time::Duration;
 
+    use super::super::metrics::Registry;
     use super::super::record::RequestRecord;
     use super::super::record::tests::record;
     use super::*;
@@ -264,51 +245,50 @@ mod tests {
             all.push(micros);
         }
         all.sort_unstable();
-        let latency = Merged::of(cells.iter()).unwrap().latency();
-        assert_eq!(latency.count, 30_000);
-        assert_eq!(latency.max_ms, all[29_999] as f64 / 1000.0);
+        let times = Quantiles::of(&Merged::of(cells.iter()));
+        assert_eq!(times.count, 30_000);
+        assert_eq!(times.max, all[29_999] as f64 / 1e6);
+        let mean = all.iter().sum::<u64>() as f64 / 30_000.0 / 1e6;
+        assert!((times.mean - mean).abs() < mean / 1e6, "{} for {mean}", times.mean);
         let near = |found: f64, quantile: f64| {
-            let exact = all[((quantile * 30_000.0).ceil() as usize).max(1) - 1] as f64 / 1000.0;
+            let exact = all[((quantile * 30_000.0).ceil() as usize).max(1) - 1] as f64 / 1e6;
             assert!(found >= exact * 0.999 && found <= exact * 1.01, "{quantile}: {found} for {exact}");
         };
-        near(latency.p50_ms, 0.5);
-        near(latency.p90_ms, 0.9);
-        near(latency.p99_ms, 0.99);
-        near(latency.p999_ms, 0.999);
-        near(latency.p9999_ms, 0.9999);
+        near(times.p50, 0.5);
+        near(times.p90, 0.9);
+        near(times.p99, 0.99);
+        near(times.p999, 0.999);
+        near(times.p9999, 0.9999);
     }
 
     #[test]
     fn nothing_recorded_is_zero_and_one_value_is_itself() {
-        assert_eq!(Merged::of([].into_iter()).unwrap().latency(), Latency::default());
+        assert_eq!(Quantiles::of(&Merged::of([].into_iter())), Quantiles::default());
+        assert_eq!(Quantiles::of(&Merged::default()), Quantiles::default());
         let cells = Cells::default();
         cells.record(Duration::from_micros(100_003));
-        let latency = Merged::of([&cells].into_iter()).unwrap().latency();
-        assert_eq!((latency.p50_ms, latency.p9999_ms, latency.max_ms), (100.003, 100.003, 100.003));
-    }
-
-    #[test]
-    fn in_flight_is_what_began_and_did_not_end_anywhere() {
-        let registry = Registry::new(2);
-        assert_eq!(in_flight(&registry), None);
-        registry.workers[0].begun.add(3);
-        registry.workers[1].begun.add(2);
-        registry.workers[1].ended.add(2);
-        registry.workers[0].ended.add(1);
-        assert_eq!(in_flight(&registry), Some(2));
+        let times = Quantiles::of(&Merged::of([&cells].into_iter()));
+        assert_eq!((times.p50, times.p9999, times.max), (0.100003, 0.100003, 0.100003));
     }
 
     #[test]
     fn a_snapshot_adds_up_the_workers() {
         let registry = Registry::new(2);
         let route = registry.route("api");
-        route.settle(0, &record());
-        route.settle(1, &RequestRecord { status: 502, fate: Fate::Unreachable, method: "BREW", ..record() });
-        let snapshot = Snapshot::of(&registry, 3, 4);
-        let route = &snapshot.routes[0];
-        assert_eq!((route.requests, route.bytes_out), (2, 2048));
-        assert_eq!(route.classes, BTreeMap::from([("2xx", 1), ("5xx", 1)]));
-        assert_eq!(route.fates, BTreeMap::from([("ok", 1), ("unreachable", 1)]));
-        assert_eq!(serde_json::to_value(&snapshot).unwrap()["access_log_dropped"], 3);
+        let broken = RequestRecord { status: 502, fate: Fate::Unreachable, reason: "reset", ..record() };
+        for (worker, record) in [
+            (0, record()),
+            (1, record()),
+            (1, RequestRecord { status: 299, ..record() }),
+            (0, RequestRecord { method: "BREW", ..broken }),
+            (1, RequestRecord { method: "BREW", ..broken }),
+        ] {
+            route.settle(worker, &record);
+        }
+        let snapshot = route.snapshot();
+        assert_eq!((snapshot.latency.count(), snapshot.bytes_out), (5, 5 * 1024));
+        assert_eq!(snapshot.requests, [("GET", "2xx", 3), ("_OTHER", "5xx", 2)]);
+        assert_eq!(snapshot.fates, BTreeMap::from([(Fate::Ok, 3), (Fate::Unreachable, 2)]));
+        assert_eq!(snapshot.reasons, BTreeMap::from([((Fate::Unreachable, "reset"), 2)]));
     }
 }

@@ -10,8 +10,8 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use super::access_log::host_and_port;
 use super::exporter::Exporter;
-use super::options::Traces;
-use super::record::{self, AttemptRecord, RequestRecord};
+use super::options::TraceOptions;
+use super::record::{self, AttemptRecord, Fate, RequestRecord};
 use crate::core::redact;
 
 /// One worker's spans that have not been handed over.
@@ -27,7 +27,7 @@ impl Spans {
     }
 
     /// Makes the spans of a request, if they are wanted; true if it is time to hand them over.
-    pub fn write(&mut self, record: &RequestRecord<'_>, options: &Traces, redacted: &[String]) -> bool {
+    pub fn write(&mut self, record: &RequestRecord<'_>, options: &TraceOptions, redacted: &[String]) -> bool {
         let Some(trace) = record.trace.filter(|_| wanted(record, options)) else { return false };
         let trace_id = TraceId::from(trace.trace_id);
         self.waiting.push(server(record, trace_id, redacted, &self.scope));
@@ -46,11 +46,11 @@ impl Spans {
     }
 }
 
-fn wanted(record: &RequestRecord<'_>, options: &Traces) -> bool {
+fn wanted(record: &RequestRecord<'_>, options: &TraceOptions) -> bool {
     record.span != 0
         && (record.sampled
             || (options.keep_errors && record.failed())
-            || options.keep_slow.is_some_and(|slow| record.duration >= slow))
+            || options.keep_slow.is_some_and(|slow| record.duration >= slow && record.fate != Fate::Upgraded))
 }
 
 fn server(record: &RequestRecord<'_>, trace: TraceId, redacted: &[String], scope: &InstrumentationScope) -> SpanData {
@@ -138,8 +138,8 @@ fn client(
     }
     all.push(KeyValue::new("outrigger.outcome", attempt.outcome));
     all.push(KeyValue::new("outrigger.connection_reused", attempt.reused));
-    let failed = attempt.outcome != "ok" || attempt.status >= 500;
-    let reason = if attempt.outcome == "ok" { "" } else { attempt.outcome };
+    let failed = !attempt.answered() || attempt.status >= 500;
+    let reason = if attempt.answered() { "" } else { attempt.outcome };
     if failed {
         all.push(KeyValue::new("error.type", error_type(reason, attempt.status)));
     }
@@ -192,11 +192,10 @@ const BATCH_SPANS: usize = 64;
 mod tests {
     use std::sync::Arc;
 
-    use super::super::record::Fate;
     use super::super::record::tests::record;
     use super::*;
 
-    fn spans(record: &RequestRecord<'_>, options: &Traces) -> Vec<SpanData> {
+    fn spans(record: &RequestRecord<'_>, options: &TraceOptions) -> Vec<SpanData> {
         let mut spans = Spans::new();
         spans.write(record, options, &["token".to_owned()]);
         spans.waiting
@@ -217,10 +216,10 @@ mod tests {
             reused: false,
             span,
         };
-        let attempts = [attempt(5, "reset", 0, 1), attempt(6, "ok", 200, 4)];
+        let attempts = [attempt(5, "reset", 0, 1), attempt(6, "answered", 200, 4)];
         let phases = [("admit", Duration::from_millis(1)), ("attempt", Duration::from_millis(5))];
         let record = RequestRecord { attempts: &attempts, phases: &phases, ..record() };
-        let spans = spans(&record, &Traces::default());
+        let spans = spans(&record, &TraceOptions::default());
         let [server, first, second] = &spans[..] else { panic!("{spans:?}") };
         assert_eq!((server.name.as_ref(), &server.span_kind), ("GET api", &SpanKind::Server));
         assert_eq!(server.span_context.trace_id(), TraceId::from(0xabc));
@@ -238,8 +237,9 @@ mod tests {
 
     #[test]
     fn an_unsampled_request_is_kept_only_if_it_failed_or_was_slow() {
-        let keep = Traces { keep_errors: true, keep_slow: Some(Duration::from_millis(20)), otlp: None };
-        let none = Traces::default();
+        let keep =
+            TraceOptions { keep_errors: true, keep_slow: Some(Duration::from_millis(20)), ..TraceOptions::default() };
+        let none = TraceOptions::default();
         let good = RequestRecord { sampled: false, ..record() };
         let failed = RequestRecord { fate: Fate::AppError, status: 500, ..good };
         for (millis, kept) in [(19, false), (20, true), (21, true)] {
@@ -247,6 +247,8 @@ mod tests {
             assert_eq!(!spans(&record, &keep).is_empty(), kept);
             assert!(spans(&record, &none).is_empty());
         }
+        let tunnel = RequestRecord { fate: Fate::Upgraded, duration: Duration::from_secs(60), ..good };
+        assert!(spans(&tunnel, &keep).is_empty());
         assert!(spans(&good, &keep).is_empty() && spans(&failed, &none).is_empty());
         let kept = spans(&failed, &keep);
         assert_eq!(attribute(&kept[0], "error.type").as_deref(), Some("500"));

@@ -188,49 +188,46 @@ impl Remembered<'_> {
         self.started.saturating_add(self.duration)
     }
 
-    /// The facts and the explanation.
+    /// The facts and the explanation. Times are in seconds.
     pub fn tell(&self) -> Value {
-        let mut out = Map::new();
-        let mut put = |name: &str, value: Value| out.insert(name.to_owned(), value);
-        put("request_id", json!(self.request_id));
-        put("explanation", json!(words::explain(self)));
-        put("started", json!(timestamp(self.started)));
-        put("method", json!(self.method));
-        put("scheme", json!(self.scheme));
-        put("host", json!(self.host));
-        put("path", json!(self.path));
-        put("protocol", json!(self.protocol));
-        put("client", json!(self.client));
-        put("listener", json!(self.listener));
-        for (name, text) in [
-            ("user_agent", self.user_agent),
-            ("route", self.route),
-            ("upstream", self.upstream),
-            ("endpoint", self.endpoint),
-        ] {
-            put(name, if text.is_empty() { Value::Null } else { json!(text) });
-        }
-        put("status", if self.status == 0 { Value::Null } else { json!(self.status) });
-        put("fate", json!(self.fate.label()));
-        put("reason", if self.reason.is_empty() { Value::Null } else { json!(self.reason) });
-        put("duration_ms", millis(self.duration));
-        put("first_byte_ms", self.first_byte.map_or(Value::Null, millis));
-        put("bytes_in", json!(self.bytes_in));
-        put("bytes_out", json!(self.bytes_out));
-        put("attempts", self.attempts.iter().map(Attempt::tell).collect());
-        put("phases", self.phases.iter().map(|(phase, took)| json!({"phase": phase, "ms": millis(*took)})).collect());
-        put("notes", json!(self.notes));
-        if self.trace_id != 0 {
-            put("trace_id", json!(format!("{:032x}", self.trace_id)));
-            put("span_id", json!(format!("{:016x}", self.span)));
-            put(
-                "parent_span_id",
-                if self.parent_span == 0 { Value::Null } else { json!(format!("{:016x}", self.parent_span)) },
-            );
-            put("sampled", json!(self.sampled));
-        }
-        put("probe", json!(self.probe));
-        Value::Object(out)
+        let text = |text: &str| if text.is_empty() { Value::Null } else { json!(text) };
+        let span = |id: u64| if id == 0 { Value::Null } else { json!(format!("{id:016x}")) };
+        let trace_id = Some(self.trace_id).filter(|id| *id != 0).map(|id| format!("{id:032x}"));
+        let phases: Map<String, Value> =
+            self.phases.iter().map(|(phase, took)| ((*phase).to_owned(), json!(took.as_secs_f64()))).collect();
+        json!({
+            "request_id": self.request_id,
+            "started": self.started.as_secs_f64(),
+            "timestamp": timestamp(self.started),
+            "method": self.method,
+            "scheme": self.scheme,
+            "host": self.host,
+            "path": self.path,
+            "protocol": self.protocol,
+            "client": self.client,
+            "user_agent": text(self.user_agent),
+            "listener": text(self.listener),
+            "route": text(self.route),
+            "upstream": text(self.upstream),
+            "endpoint": text(self.endpoint),
+            "status": self.status,
+            "fate": self.fate.label(),
+            "reason": text(self.reason),
+            "words": words::brief(self),
+            "explanation": words::explain(self),
+            "seconds": self.duration.as_secs_f64(),
+            "first_byte": self.first_byte.map(|took| took.as_secs_f64()),
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            "phases": phases,
+            "attempts": self.attempts.iter().map(Attempt::tell).collect::<Vec<_>>(),
+            "trace_id": trace_id,
+            "span_id": span(self.span),
+            "parent_span_id": span(self.parent_span),
+            "sampled": self.sampled,
+            "probe": self.probe,
+            "notes": self.notes,
+        })
     }
 }
 
@@ -238,11 +235,11 @@ impl Attempt<'_> {
     fn tell(&self) -> Value {
         json!({
             "endpoint": self.endpoint,
+            "after": self.started_after.as_secs_f64(),
+            "seconds": self.duration.as_secs_f64(),
+            "status": self.status,
             "outcome": self.outcome,
-            "status": if self.status == 0 { Value::Null } else { json!(self.status) },
-            "started_after_ms": millis(self.started_after),
-            "duration_ms": millis(self.duration),
-            "connection_reused": self.reused,
+            "reused_connection": self.reused,
         })
     }
 }
@@ -251,10 +248,6 @@ fn timestamp(since: Duration) -> String {
     let mut out = Vec::new();
     Calendar::default().rfc3339(&mut out, SystemTime::UNIX_EPOCH + since);
     String::from_utf8(out).unwrap_or_default()
-}
-
-fn millis(duration: Duration) -> Value {
-    json!(text::micros(duration) as f64 / 1000.0)
 }
 
 fn string(out: &mut Vec<u8>, text: &str) {
@@ -329,7 +322,7 @@ mod tests {
             started_after: Duration::from_micros(150),
             duration: Duration::from_millis(9),
             status: 200,
-            outcome: "ok",
+            outcome: "answered",
             reused: true,
             span: 5,
         }];
@@ -339,19 +332,22 @@ mod tests {
         let told = decode(&bytes).unwrap().tell();
         for (name, expected) in [
             ("request_id", json!("req-1")),
-            ("started", json!("2023-11-14T22:13:20.123456Z")),
+            ("started", json!(1_700_000_000.123456)),
+            ("timestamp", json!("2023-11-14T22:13:20.123456Z")),
             ("client", json!("192.0.2.7")),
             ("status", json!(200)),
             ("reason", Value::Null),
-            ("duration_ms", json!(12.345)),
-            ("first_byte_ms", json!(10.001)),
+            ("seconds", json!(0.012345)),
+            ("first_byte", json!(0.010001)),
             ("trace_id", json!("00000000000000000000000000000abc")),
+            ("span_id", json!("0000000000000034")),
             ("notes", json!(["a note"])),
-            ("phases", json!([{"phase": "admit", "ms": 0.15}, {"phase": "attempt", "ms": 9.0}])),
+            ("phases", json!({"admit": 0.00015, "attempt": 0.009})),
+            ("words", json!("The app answered 200 in 12.3 ms.")),
         ] {
             assert_eq!(told[name], expected, "{name}");
         }
-        assert_eq!(told["attempts"][0]["connection_reused"], true);
+        assert_eq!(told["attempts"][0]["reused_connection"], true);
         assert!(!told.to_string().contains("hunter2"), "a query is not remembered");
     }
 
@@ -373,7 +369,7 @@ mod tests {
             started_after: Duration::ZERO,
             duration: Duration::MAX,
             status: 0,
-            outcome: "ok",
+            outcome: "answered",
             reused: false,
             span: 0,
         };

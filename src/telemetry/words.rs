@@ -3,24 +3,29 @@
 
 use std::time::Duration;
 
-use super::record::Fate;
+use super::record::{ANSWERED, Fate};
 use super::why::{Attempt, Remembered};
 
-/// A few sentences.
+/// One sentence, without the reason.
+pub fn brief(request: &Remembered<'_>) -> String {
+    verdict(request, "")
+}
+
+/// A few sentences: what became of it and why, what was tried, where the time went.
 pub fn explain(request: &Remembered<'_>) -> String {
-    let mut sentences = vec![verdict(request)];
+    let mut sentences = vec![verdict(request, request.reason)];
     sentences.extend(attempts(request));
     sentences.extend(time(request));
     sentences.join(" ")
 }
 
-fn verdict(request: &Remembered<'_>) -> String {
+fn verdict(request: &Remembered<'_>, reason: &str) -> String {
     let took = span(request.duration);
     let answer = match request.status {
         0 => "no answer".to_owned(),
         status => format!("{status}"),
     };
-    let because = match request.reason {
+    let because = match reason {
         "" => String::new(),
         reason => format!(" because of {reason}"),
     };
@@ -43,7 +48,7 @@ fn verdict(request: &Remembered<'_>) -> String {
 
 fn attempts(request: &Remembered<'_>) -> Option<String> {
     let all = &request.attempts;
-    if all.is_empty() || (all.len() == 1 && all[0].outcome == "ok") {
+    if all.is_empty() || (all.len() == 1 && all[0].outcome == ANSWERED) {
         return None;
     }
     let told: Vec<String> = all.iter().enumerate().map(|(place, attempt)| attempt_words(place + 1, attempt)).collect();

@@ -1,1 +1,47 @@
-//! upstream (being built).
+//! The outgoing half of the proxy: how one worker reaches one endpoint of an upstream.
+//!
+//! A [`Pool`] belongs to one worker thread and one endpoint (nothing here is shared between threads except
+//! [`ClientTls`]), and [`Pool::send`] is the only way a request leaves. It owns what is mechanical about an attempt:
+//! connecting, choosing HTTP/1.1 or HTTP/2, reusing connections without losing a request to the keep-alive race, and
+//! saying on which side a failure lies. It owns no policy: retries with backoff, breakers, health and deadlines belong
+//! to the floors above, which read them from [`SendError`].
+//!
+//! Reading order: [`Pool`] (`pool`), its two halves (`h1`, `h2`), what comes back (`response`), how sockets are opened
+//! (`connect`, `io`, `resolve`, `tls`), then [`probe`].
+//!
+//! Informational answers: hyper's client skips every 1xx but 101, so 100 and 103 from the app do not travel further.
+
+mod pool;
+mod spec;
+
+mod h1;
+mod h2;
+mod learned;
+mod prepare;
+mod sweep;
+mod tally;
+
+mod body;
+mod error;
+mod response;
+
+mod connect;
+mod io;
+mod resolve;
+pub mod tls;
+
+pub mod probe;
+pub mod rt;
+
+pub use body::{BodyError, BodySender, RequestBody, Side};
+pub use connect::{Alpn, ConnectError, ConnectProblem, Connected, connect};
+pub use error::{SendError, UpstreamBodyError, UpstreamBodyProblem};
+pub use io::Io;
+pub use pool::Pool;
+pub use response::UpstreamBody;
+pub use spec::{EndpointSpec, Protocol, SendHow};
+pub use tally::Counts;
+pub use tls::{ClientTls, TlsProblem, TlsTrouble};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! What a new configuration changes of the running one, in words, and what of it needs a restart.
+
+use std::fmt::Debug;
+
+use crate::config::settings::{Route, Settings, Upstream};
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Change {
+    /// The part of the configuration: `routes.api`, `drain`.
+    pub path: String,
+    /// `added`, `removed` or `changed`.
+    pub what: &'static str,
+    /// The change takes effect only after a restart.
+    pub needs_restart: bool,
+}
+
+/// The differences from `old` to `new`, in the order of the configuration language.
+pub fn diff(old: &Settings, new: &Settings) -> Vec<Change> {
+    let mut changes = Vec::new();
+    fixed(&mut changes, "service", &old.service, &new.service, false);
+    named(&mut changes, "listeners", &old.listeners, &new.listeners, |listener| &listener.name);
+    fixed(&mut changes, "trusted_proxies", &old.trusted_proxies, &new.trusted_proxies, false);
+    named(&mut changes, "upstreams", &old.upstreams, &new.upstreams, |upstream: &Upstream| &upstream.name);
+    fixed(&mut changes, "timeouts", &old.defaults.timeouts, &new.defaults.timeouts, false);
+    fixed(&mut changes, "retry", &old.defaults.retry, &new.defaults.retry, false);
+    named(&mut changes, "rate_limits", &old.rate_limits, &new.rate_limits, |limit| &limit.name);
+    named(&mut changes, "routes", &old.routes, &new.routes, |route: &Route| &route.name);
+    order(&mut changes, &old.routes, &new.routes);
+    fixed(&mut changes, "security_headers", &old.security_headers, &new.security_headers, false);
+    fixed(&mut changes, "health", &old.health_on_listener, &new.health_on_listener, false);
+    fixed(&mut changes, "telemetry.access_log", &old.access_log, &new.access_log, false);
+    fixed(&mut changes, "telemetry.traces", &old.traces, &new.traces, old.traces.otlp != new.traces.otlp);
+    fixed(&mut changes, "ops", &old.ops, &new.ops, true);
+    fixed(&mut changes, "admin", &old.admin, &new.admin, true);
+    fixed(&mut changes, "state", &old.state_directory, &new.state_directory, true);
+    fixed(&mut changes, "drain", &old.drain, &new.drain, false);
+    fixed(&mut changes, "workers", &old.workers, &new.workers, true);
+    changes
+}
+
+fn fixed<T: PartialEq + Debug>(changes: &mut Vec<Change>, path: &str, old: &T, new: &T, needs_restart: bool) {
+    if old != new {
+        changes.push(Change { path: path.to_owned(), what: "changed", needs_restart });
+    }
+}
+
+fn named<T: PartialEq>(changes: &mut Vec<Change>, path: &str, old: &[T], new: &[T], name: impl Fn(&T) -> &String) {
+    let mut push = |item: &T, what| {
+        changes.push(Change { path: format!("{path}.{}", name(item)), what, needs_restart: false });
+    };
+    for before in old {
+        match new.iter().find(|after| name(after) == name(before)) {
+            None => push(before, "removed"),
+            Some(after) if after != before => push(after, "changed"),
+            Some(_) => {}
+        }
+    }
+    for after in new.iter().filter(|after| !old.iter().any(|before| name(before) == name(after))) {
+        push(after, "added");
+    }
+}
+
+/// The order of routes decides ties, so moving one is a change although no route changed.
+fn order(changes: &mut Vec<Change>, old: &[Route], new: &[Route]) {
+    let names = |routes: &[Route], others: &[Route]| -> Vec<String> {
+        let kept = routes.iter().filter(|route| others.iter().any(|other| other.name == route.name));
+        kept.map(|route| route.name.clone()).collect()
+    };
+    if names(old, new) != names(new, old) {
+        changes.push(Change { path: "routes (order)".to_owned(), what: "changed", needs_restart: false });
+    }
+}

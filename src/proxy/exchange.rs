@@ -1,0 +1,255 @@
+//! The record of one request from its first byte to its one end: who asked, what was decided, how long it took, what
+//! it holds. It settles when it is dropped, wherever that happens: a client that leaves frees everything.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{self, HeaderValue};
+use http::{HeaderMap, Method, Request, Uri, Version};
+use hyper::upgrade::OnUpgrade;
+
+use super::phase::Phase;
+use super::upgrade::Tunnel;
+use super::upload::Upload;
+use super::{ClientBody, Peer, Proxy};
+use crate::core::trace;
+use crate::plan::{ListenerPlan, Plan, RoutePlan, UpstreamPlan};
+use crate::state::clock;
+use crate::state::lifecycle::Stage;
+use crate::telemetry::{AttemptRecord, Fate, RequestRecord};
+
+/// In which form a refusal is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Json,
+    Html,
+    Grpc,
+}
+
+/// One request.
+pub struct Exchange {
+    pub proxy: Rc<Proxy>,
+    pub plan: Arc<Plan>,
+    pub peer: Rc<Peer>,
+    pub listener: Option<Arc<ListenerPlan>>,
+    pub route: Option<Arc<RoutePlan>>,
+    pub upstream: Option<Arc<UpstreamPlan>>,
+    pub started: Instant,
+    pub method: Method,
+    pub uri: Uri,
+    pub version: Version,
+    /// The effective host, with its port if one was named.
+    pub host: String,
+    pub client: IpAddr,
+    pub peer_trusted: bool,
+    pub scheme: &'static str,
+    user_agent: Option<HeaderValue>,
+    form: Form,
+    pub request_id: Option<HeaderValue>,
+    pub trace: Option<trace::Context>,
+    /// Our server span, and the caller's.
+    pub span: u64,
+    pub parent_span: u64,
+    /// No work of this request goes on past it; `None` once a stream has begun.
+    pub deadline: Instant,
+    pub upload: Option<Upload>,
+    pub attempts: Vec<AttemptRecord>,
+    /// When the first attempt began.
+    pub forwarded: Option<Instant>,
+    /// When the app's head arrived.
+    pub first_byte: Option<Instant>,
+    pub status: u16,
+    pub bytes_out: u64,
+    fate: Fate,
+    reason: &'static str,
+    /// A place among the upstream's requests in flight.
+    pub holds_place: bool,
+    /// The client's side of an upgrade, should the app agree to it.
+    pub client_upgrade: Option<OnUpgrade>,
+    pub upgraded: bool,
+    pub tunnel: Option<Tunnel>,
+    settled: bool,
+}
+
+impl Exchange {
+    /// Begins the record of a request that has just been read.
+    pub fn open(proxy: &Rc<Proxy>, peer: Rc<Peer>, req: &Request<ClientBody>) -> Box<Exchange> {
+        let plan = proxy.plan();
+        let started = clock::now();
+        let listener = plan.listener(peer.slot).cloned();
+        proxy.shared().states.lifecycle.request_began();
+        let headers = req.headers();
+        Box::new(Exchange {
+            proxy: proxy.clone(),
+            scheme: listener.as_ref().map_or("http", |listener| listener.scheme()),
+            listener,
+            route: None,
+            upstream: None,
+            started,
+            method: req.method().clone(),
+            uri: req.uri().clone(),
+            version: req.version(),
+            host: String::new(),
+            client: peer.address.ip(),
+            peer_trusted: plan.trusts(peer.address.ip()),
+            user_agent: headers.get(header::USER_AGENT).cloned(),
+            form: form(headers),
+            request_id: None,
+            trace: None,
+            span: 0,
+            parent_span: 0,
+            deadline: started + Duration::from_secs(30),
+            upload: None,
+            attempts: Vec::new(),
+            forwarded: None,
+            first_byte: None,
+            status: 0,
+            bytes_out: 0,
+            // Until something better is known, a request that goes away has been left by its client.
+            fate: Fate::ClientGone,
+            reason: "",
+            holds_place: false,
+            client_upgrade: None,
+            upgraded: false,
+            tunnel: None,
+            settled: false,
+            peer,
+            plan,
+        })
+    }
+
+    pub fn request_id(&self) -> &str {
+        self.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default()
+    }
+
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    pub fn is_grpc(&self) -> bool {
+        self.form == Form::Grpc
+    }
+
+    pub fn is_http1(&self) -> bool {
+        self.version < Version::HTTP_2
+    }
+
+    pub fn outbound(&self) -> bool {
+        self.listener.as_ref().is_some_and(|listener| listener.outbound)
+    }
+
+    /// The answer is ours, for this reason.
+    pub fn refused(&mut self, fate: Fate, reason: &'static str) {
+        self.fate = fate;
+        self.reason = reason;
+    }
+
+    /// What the response's status says of the app, until the body tells otherwise.
+    pub fn answered(&mut self, status: u16) {
+        self.status = status;
+        if self.reason.is_empty() && !self.upgraded {
+            self.fate = if status >= 500 { Fate::AppError } else { Fate::Ok };
+        }
+    }
+
+    /// The body ended before its end: `fate` replaces what the head promised, unless a refusal was being told.
+    pub fn ended_early(&mut self, fate: Fate, reason: &'static str) {
+        if self.reason.is_empty() {
+            self.fate = fate;
+            self.reason = reason;
+        }
+    }
+
+    /// Ends the record, once.
+    pub fn settle(&mut self) {
+        if self.settled {
+            return;
+        }
+        self.settled = true;
+        let shared = self.proxy.shared().clone();
+        let lifecycle = &shared.states.lifecycle;
+        if self.holds_place
+            && let Some(upstream) = &self.upstream
+        {
+            upstream.state.leave();
+        }
+        if self.upgraded {
+            lifecycle.upgrade_ended();
+        }
+        let cut = lifecycle.stage() == Stage::Cutting && matches!(self.fate, Fate::ClientGone | Fate::Truncated);
+        if cut {
+            self.reason = "drain_cut";
+        }
+        lifecycle.request_ended(cut);
+        self.record(clock::now());
+    }
+
+    fn record(&self, ended: Instant) {
+        let at = |instant: Option<Instant>| instant.map(|at| at.saturating_duration_since(self.started));
+        let duration = ended.saturating_duration_since(self.started);
+        let (forwarded, head) = (at(self.forwarded), at(self.first_byte));
+        let admitted = forwarded.unwrap_or(duration);
+        let answered = head.unwrap_or(duration);
+        let phases = [
+            (Phase::Admit.label(), admitted),
+            (Phase::Attempt.label(), answered.saturating_sub(admitted)),
+            (Phase::Stream.label(), duration.saturating_sub(answered)),
+        ];
+        let route = self.route.as_deref();
+        let none = &self.proxy.unrouted;
+        let record = RequestRecord {
+            request_id: self.request_id(),
+            started: self.proxy.wall(self.started),
+            duration,
+            first_byte: head,
+            listener: self.listener.as_ref().map_or("", |listener| &listener.name),
+            route: route.map_or("", |route| &route.name),
+            upstream: self.upstream.as_ref().map(|upstream| &*upstream.name),
+            endpoint: self.attempts.last().map(|attempt| &*attempt.endpoint),
+            method: self.method.as_str(),
+            scheme: self.scheme,
+            host: &self.host,
+            path: self.uri.path(),
+            query: self.uri.query(),
+            version: self.version,
+            client: self.client,
+            user_agent: self.user_agent.as_ref().and_then(|value| value.to_str().ok()),
+            status: self.status,
+            fate: self.fate,
+            reason: self.reason,
+            bytes_in: self.upload.as_ref().map_or(0, Upload::bytes),
+            bytes_out: self.bytes_out,
+            attempts: &self.attempts,
+            phases: &phases,
+            trace: self.trace,
+            parent_span: self.parent_span,
+            span: self.span,
+            sampled: self.trace.is_some_and(|context| context.sampled),
+            probe: false,
+            notes: &[],
+        };
+        let metrics = route.map_or(&**none, |route| &*route.metrics);
+        let upstream = self.upstream.as_ref().map(|upstream| &*upstream.metrics);
+        self.proxy.telemetry.settle(&record, metrics, upstream);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+fn form(headers: &HeaderMap) -> Form {
+    let begins =
+        |name, prefix: &[u8]| headers.get(name).is_some_and(|value: &HeaderValue| value.as_bytes().starts_with(prefix));
+    if begins(header::CONTENT_TYPE, b"application/grpc") {
+        Form::Grpc
+    } else if begins(header::ACCEPT, b"text/html") {
+        Form::Html
+    } else {
+        Form::Json
+    }
+}

@@ -1,0 +1,77 @@
+//! A request's path, every phase from top to bottom. The order is part of the product.
+
+use std::rc::Rc;
+
+use http::{Request, Response};
+
+use super::body::{self, Body};
+use super::exchange::Exchange;
+use super::refusal::Refusal;
+use super::upload::ClientBody;
+use super::{Peer, Proxy, admit, attempt, identify, readiness, redirect, respond};
+use crate::core::{framing, path};
+use crate::plan::Action;
+
+impl Proxy {
+    /// One request to its answer. It never fails: what goes wrong is an answer too.
+    pub async fn handle(self: Rc<Self>, peer: Rc<Peer>, req: Request<ClientBody>) -> Response<Body> {
+        let mut exchange = Exchange::open(&self, peer, &req);
+        let answer = match serve(&mut exchange, req).await {
+            Ok(response) => response,
+            Err(refusal) => refusal.answer(&mut exchange), // the only place that invents a response
+        };
+        let answer = respond::dress(&exchange, answer);
+        body::carry(exchange, answer)
+    }
+}
+
+/// The phases, in the order of [`super::phase::Phase`].
+async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<Response<Body>, Refusal> {
+    // receive: refuse what could be read in two ways
+    let judged = framing::check_request(req.method(), req.uri(), req.version(), req.headers());
+    if let Ok(authority) = &judged {
+        authority.as_str().clone_into(&mut exchange.host);
+    }
+
+    // identify: even a refused request has an id and a trace
+    identify::identify(exchange, req.headers());
+    judged.map_err(Refusal::Ambiguous)?;
+    let listener = exchange.listener.clone().ok_or(Refusal::ListenerGone)?;
+
+    // route
+    let normalised = path::normalise(req.uri().path())
+        .map_err(|_| Refusal::Ambiguous(framing::Ambiguity::PathInvalid))?
+        .into_owned();
+    if exchange.plan.health_on_listener
+        && let Some(answer) = readiness::answer(exchange, req.method(), &normalised)
+    {
+        return Ok(answer);
+    }
+    if let Some(https) = &listener.redirect_to_https
+        && let Some(answer) = redirect::to_https(https, exchange, &normalised)?
+    {
+        return Ok(answer);
+    }
+    let chosen = admit::route(&listener, exchange, &req, &normalised)?;
+    let route = chosen.route.clone();
+    exchange.route = Some(route.clone());
+    exchange.deadline = admit::deadline(exchange.started, &route.timeouts, req.headers());
+
+    // redirect
+    let (upstream, rewrite) = match &route.action {
+        Action::Redirect { to, status } => {
+            return Ok(redirect::to_target(to, *status, &chosen.params, req.uri().query()));
+        }
+        Action::Forward { upstream, rewrite } => (upstream, rewrite),
+    };
+
+    // validate and admit: limits before a byte of the body is asked for
+    admit::body_length(&route, req.headers())?;
+    admit::rate_limits(exchange, &route)?;
+    admit::place(exchange, upstream)?;
+
+    // attempt, then respond
+    let upgrade = identify::prepare(exchange, &mut req, rewrite.as_ref());
+    let response = attempt::forward(exchange, req, upgrade.as_deref()).await?;
+    respond::answer(exchange, response, upgrade)
+}

@@ -1,0 +1,154 @@
+//! Who is asking: the client's address, the request's id and its trace; and how they are told to the app.
+
+use std::net::IpAddr;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Request, Uri, Version};
+use hyper::upgrade::OnUpgrade;
+
+use super::exchange::Exchange;
+use super::upload::ClientBody;
+use crate::core::{forwarded, headers, request_id, trace};
+use crate::plan::{HeaderEdit, Rewrite};
+use crate::state::clock;
+
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+const B3: HeaderName = HeaderName::from_static("b3");
+
+/// Fills in client, scheme, id and trace from the request's head.
+pub fn identify(exchange: &mut Exchange, headers: &HeaderMap) {
+    // The app behind an outbound listener is ours: what it says of its own request is true.
+    let trusted = exchange.peer_trusted || exchange.outbound();
+    let plan = exchange.plan.clone();
+    if exchange.peer_trusted {
+        let trusts = |address: IpAddr| plan.trusts(address);
+        exchange.client = forwarded::client_address(exchange.client, headers, &trusts);
+    }
+    if let Some(scheme) = forwarded::trusted_proto(exchange.peer_trusted, headers) {
+        exchange.scheme = scheme;
+    }
+    let given = headers.get(X_REQUEST_ID).filter(|id| trusted && request_id::well_formed(id.as_bytes()));
+    exchange.request_id =
+        given.cloned().or_else(|| HeaderValue::try_from(request_id::write(clock::random_wide())).ok());
+    identify_trace(exchange, headers);
+}
+
+fn identify_trace(exchange: &mut Exchange, headers: &HeaderMap) {
+    let given = match headers.get(TRACEPARENT) {
+        Some(value) => trace::parse_traceparent(value.as_bytes()),
+        None if exchange.plan.traces.b3 => trace::parse_b3(headers),
+        None => None,
+    };
+    exchange.span = clock::random().max(1);
+    exchange.parent_span = given.map_or(0, |context| context.parent_id);
+    exchange.trace = Some(given.unwrap_or_else(|| {
+        let id = clock::random_wide().max(1);
+        trace::new_context(id, exchange.span, trace::sample(id, exchange.plan.traces.sample))
+    }));
+}
+
+/// Makes the request ready for the app: hop-by-hop fields out, identity in, edits applied.
+/// Returns the protocol the client asks to upgrade to, if it may.
+pub fn prepare(exchange: &mut Exchange, req: &mut Request<ClientBody>, rewrite: Option<&Rewrite>) -> Option<String> {
+    let upgrade = headers::upgrade_token(req.method(), req.version(), req.headers());
+    let version = req.version();
+    exchange.client_upgrade = req.extensions_mut().remove::<OnUpgrade>();
+    req.extensions_mut().clear();
+    *req.uri_mut() = target(req.uri(), rewrite);
+    *req.version_mut() = Version::HTTP_11;
+    let fields = req.headers_mut();
+    headers::strip_request(fields);
+    fields.remove(header::EXPECT);
+    if version == Version::HTTP_2 {
+        headers::join_cookies(fields);
+    }
+    set_host(exchange, fields);
+    if exchange.outbound() {
+        forwarded::write_via(fields, version);
+    } else {
+        let hop = forwarded::Hop {
+            peer: exchange.peer.address.ip(),
+            peer_trusted: exchange.peer_trusted,
+            scheme: exchange.scheme,
+            host: &exchange.host,
+        };
+        forwarded::write(fields, &hop);
+        forwarded::write_via(fields, version);
+    }
+    if let Some(id) = &exchange.request_id {
+        fields.insert(X_REQUEST_ID, id.clone());
+    }
+    clean_trace(exchange, fields);
+    if let Some(route) = &exchange.route {
+        edit(fields, &route.request_edits);
+    }
+    upgrade
+}
+
+/// Origin form, with the route's prefix replaced. The path is forwarded as it was received.
+fn target(uri: &Uri, rewrite: Option<&Rewrite>) -> Uri {
+    let received = uri.path_and_query().map_or("/", |target| target.as_str());
+    let replaced = rewrite.and_then(|rewrite| {
+        let rest = received.strip_prefix(&rewrite.from)?;
+        format!("{}{rest}", rewrite.to).parse::<Uri>().ok()
+    });
+    replaced.unwrap_or_else(|| match uri.path_and_query() {
+        Some(target) => Uri::from(target.clone()),
+        None => Uri::from_static("/"),
+    })
+}
+
+/// Exactly one Host: the one the request was judged by. (RFC 9112 §3.2.2: an absolute target replaces it.)
+fn set_host(exchange: &Exchange, fields: &mut HeaderMap) {
+    if exchange.outbound() {
+        return; // each endpoint sets its own
+    }
+    let same = fields.get(header::HOST).is_some_and(|host| host.as_bytes() == exchange.host.as_bytes());
+    if !same
+        && !exchange.host.is_empty()
+        && let Ok(host) = HeaderValue::from_str(&exchange.host)
+    {
+        fields.insert(header::HOST, host);
+    }
+}
+
+/// Trace fields beyond their limits are not passed on (W3C Trace Context §3.3, Baggage §3.3.2).
+fn clean_trace(exchange: &Exchange, fields: &mut HeaderMap) {
+    let keeps = fields.get(TRACESTATE).is_some_and(|value| !trace::tracestate_ok(value.as_bytes()));
+    if keeps || exchange.parent_span == 0 {
+        fields.remove(TRACESTATE);
+    }
+    if fields.get(BAGGAGE).is_some_and(|value| !trace::baggage_ok(value.as_bytes())) {
+        fields.remove(BAGGAGE);
+    }
+}
+
+/// The trace as the app sees it in one attempt: our span of this attempt is its parent.
+pub fn write_trace(exchange: &Exchange, fields: &mut HeaderMap, span: u64) {
+    let Some(context) = exchange.trace else { return };
+    let context = trace::Context { parent_id: span, ..context };
+    if let Ok(value) = HeaderValue::from_bytes(&trace::write_traceparent(&context)) {
+        fields.insert(TRACEPARENT, value);
+    }
+    if exchange.plan.traces.b3 {
+        let sampled = u8::from(context.sampled);
+        let text = format!("{:032x}-{span:016x}-{sampled}", context.trace_id);
+        if let Ok(value) = HeaderValue::try_from(text) {
+            fields.insert(B3, value);
+        }
+    }
+}
+
+/// Applies a route's edits in order.
+pub fn edit(fields: &mut HeaderMap, edits: &[HeaderEdit]) {
+    for edit in edits {
+        match edit {
+            HeaderEdit::Set(name, value) => drop(fields.insert(name, value.clone())),
+            HeaderEdit::Add(name, value) => drop(fields.append(name, value.clone())),
+            HeaderEdit::Remove(name) => drop(fields.remove(name)),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Whether the app behind us can be sent traffic, and why not: the answer of `/readyz`, wherever it is asked.
+
+use http::header::{self, HeaderValue};
+use http::{Method, Response, StatusCode};
+use serde::Serialize;
+
+use super::body::Body;
+use super::exchange::Exchange;
+use crate::plan::{Action, Plan, UpstreamPlan};
+use crate::state::lifecycle::Stage;
+use crate::state::states::States;
+
+/// The three questions an orchestrator asks, and the checks behind the second.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The process works; restarting it would not help.
+    pub live: bool,
+    /// Send traffic.
+    pub ready: bool,
+    /// The app has answered at least once since the start.
+    pub started: bool,
+    pub stage: &'static str,
+    pub checks: Vec<Check>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    pub name: String,
+    pub ok: bool,
+    /// What is wrong, in plain words; empty when nothing is.
+    pub words: String,
+}
+
+/// Ready is: serving, and every upstream of an inbound route has an endpoint that is not known to be unhealthy.
+pub fn report(plan: &Plan, states: &States) -> Report {
+    let stage = states.lifecycle.stage();
+    let checks: Vec<Check> = inbound_upstreams(plan).into_iter().map(check).collect();
+    let started = states.lifecycle.app_seen();
+    Report {
+        live: stage < Stage::Cutting,
+        ready: stage == Stage::Serving && started && checks.iter().all(|check| check.ok),
+        started,
+        stage: stage_word(stage),
+        checks,
+    }
+}
+
+pub fn stage_word(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Starting => "starting",
+        Stage::Serving => "serving",
+        Stage::Delaying => "draining, still accepting",
+        Stage::Closing => "draining",
+        Stage::Parting => "draining, closing upgraded connections",
+        Stage::Cutting => "ending",
+    }
+}
+
+/// The health paths on a data listener; `None` for every other path.
+pub fn answer(exchange: &Exchange, method: &Method, path: &str) -> Option<Response<Body>> {
+    let question = Question::of(path)?;
+    if method != Method::GET && method != Method::HEAD {
+        return None;
+    }
+    let report = report(&exchange.plan, &exchange.proxy.shared().states);
+    let well = question.answer(&report);
+    let text = if well { "ok\n" } else { "not ok\n" };
+    let mut response = Response::new(Body::full(text));
+    *response.status_mut() = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Some(response)
+}
+
+/// What a health path asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    Live,
+    Ready,
+    Started,
+}
+
+impl Question {
+    pub fn of(path: &str) -> Option<Question> {
+        match path {
+            "/livez" => Some(Question::Live),
+            "/readyz" | "/ready" | "/health" | "/healthz" => Some(Question::Ready),
+            "/startupz" => Some(Question::Started),
+            _ => None,
+        }
+    }
+
+    pub fn answer(self, report: &Report) -> bool {
+        match self {
+            Question::Live => report.live,
+            Question::Ready => report.ready,
+            Question::Started => report.started,
+        }
+    }
+}
+
+/// What the app calls through us does not decide whether the app can be called.
+fn inbound_upstreams(plan: &Plan) -> Vec<&UpstreamPlan> {
+    let mut found: Vec<&UpstreamPlan> = Vec::new();
+    let routes = plan.live_listeners().filter(|listener| !listener.outbound).flat_map(|listener| &listener.routes);
+    for route in routes {
+        if let Action::Forward { upstream, .. } = &route.action
+            && !found.iter().any(|known| known.name == upstream.name)
+        {
+            found.push(upstream);
+        }
+    }
+    found
+}
+
+fn check(upstream: &UpstreamPlan) -> Check {
+    let ok = upstream.endpoints.iter().any(|endpoint| endpoint.state.healthy() != Some(false));
+    let problems = upstream.endpoints.iter().filter_map(|endpoint| endpoint.state.last_problem());
+    let words = if ok { String::new() } else { problems.collect::<Vec<_>>().join("; ") };
+    Check { name: upstream.name.to_string(), ok, words }
+}

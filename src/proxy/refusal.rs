@@ -1,0 +1,377 @@
+//! Every answer Outrigger invents instead of the app's: its reason, status, words, and whether trying again helps.
+//! The one place that makes a response; a new reason does not compile until it has all of them, and
+//! `docs/refusals.md` must name it.
+
+use std::time::Duration;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::body::Body;
+use super::exchange::{Exchange, Form};
+use crate::core::framing::Ambiguity;
+use crate::telemetry::Fate;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// Why the app's answer is not given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The request could be read in two ways, or not at all.
+    Ambiguous(Ambiguity),
+    /// The client's body was not what it announced.
+    RequestBroken,
+    RequestBodyTimeout,
+    BodyTooLarge,
+    RouteNotFound,
+    MethodNotAllowed {
+        allow: String,
+    },
+    /// HTTPS is required, and the host is not one we may redirect to.
+    Misdirected,
+    LoopDetected,
+    RateLimited {
+        retry_after: Duration,
+    },
+    ConcurrencyLimit,
+    BreakerOpen {
+        retry_after: Duration,
+    },
+    ConnectRefused,
+    ConnectTimeout,
+    ConnectFailed,
+    FirstByteTimeout,
+    PerTryTimeout,
+    TotalTimeout,
+    Reset,
+    ResponseMalformed,
+    UpgradeFailed,
+    /// A listener that the plan no longer has.
+    ListenerGone,
+}
+
+/// What there is to say of a reason.
+struct Entry {
+    label: &'static str,
+    status: StatusCode,
+    title: &'static str,
+    /// RFC 9209 error type.
+    proxy_error: &'static str,
+    fate: Fate,
+    /// gRPC status code.
+    grpc: u8,
+}
+
+const fn entry(
+    label: &'static str,
+    status: StatusCode,
+    title: &'static str,
+    proxy_error: &'static str,
+    fate: Fate,
+    grpc: u8,
+) -> Entry {
+    Entry { label, status, title, proxy_error, fate, grpc }
+}
+
+impl Refusal {
+    /// The stable word in logs, metrics and bodies.
+    pub fn label(&self) -> &'static str {
+        self.entry().label
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.entry().status
+    }
+
+    fn entry(&self) -> Entry {
+        match self {
+            Refusal::Ambiguous(what) => Entry {
+                label: what.label(),
+                status: StatusCode::from_u16(what.status()).unwrap_or(StatusCode::BAD_REQUEST),
+                title: what.explain(),
+                ..REQUEST_BROKEN
+            },
+            Refusal::RequestBroken => REQUEST_BROKEN,
+            Refusal::RequestBodyTimeout => REQUEST_BODY_TIMEOUT,
+            Refusal::BodyTooLarge => BODY_TOO_LARGE,
+            Refusal::RouteNotFound => ROUTE_NOT_FOUND,
+            Refusal::MethodNotAllowed { .. } => METHOD_NOT_ALLOWED,
+            Refusal::Misdirected => MISDIRECTED,
+            Refusal::LoopDetected => LOOP_DETECTED,
+            Refusal::RateLimited { .. } => RATE_LIMITED,
+            Refusal::ConcurrencyLimit => CONCURRENCY_LIMIT,
+            Refusal::BreakerOpen { .. } => BREAKER_OPEN,
+            Refusal::ConnectRefused => CONNECT_REFUSED,
+            Refusal::ConnectTimeout => CONNECT_TIMEOUT,
+            Refusal::ConnectFailed => CONNECT_FAILED,
+            Refusal::FirstByteTimeout => FIRST_BYTE_TIMEOUT,
+            Refusal::PerTryTimeout => PER_TRY_TIMEOUT,
+            Refusal::TotalTimeout => TOTAL_TIMEOUT,
+            Refusal::Reset => RESET,
+            Refusal::ResponseMalformed => RESPONSE_MALFORMED,
+            Refusal::UpgradeFailed => UPGRADE_FAILED,
+            Refusal::ListenerGone => LISTENER_GONE,
+        }
+    }
+
+    /// How long a client should wait before it tries again; `None` where waiting does not help.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Refusal::RateLimited { retry_after } | Refusal::BreakerOpen { retry_after } => Some(*retry_after),
+            Refusal::ConcurrencyLimit | Refusal::ConnectRefused | Refusal::ConnectFailed | Refusal::ConnectTimeout => {
+                Some(super::RETRY_AFTER_DEFAULT)
+            }
+            Refusal::Ambiguous(_)
+            | Refusal::RequestBroken
+            | Refusal::RequestBodyTimeout
+            | Refusal::BodyTooLarge
+            | Refusal::RouteNotFound
+            | Refusal::MethodNotAllowed { .. }
+            | Refusal::Misdirected
+            | Refusal::LoopDetected
+            | Refusal::FirstByteTimeout
+            | Refusal::PerTryTimeout
+            | Refusal::TotalTimeout
+            | Refusal::Reset
+            | Refusal::ResponseMalformed
+            | Refusal::UpgradeFailed
+            | Refusal::ListenerGone => None,
+        }
+    }
+
+    /// The framing of what follows on the connection is not known any more.
+    fn ends_connection(&self) -> bool {
+        matches!(
+            self,
+            Refusal::Ambiguous(_) | Refusal::RequestBroken | Refusal::RequestBodyTimeout | Refusal::BodyTooLarge
+        )
+    }
+
+    /// The response: problem+json (RFC 9457), HTML for a browser, a status for gRPC.
+    pub fn answer(self, exchange: &mut Exchange) -> Response<Body> {
+        let entry = self.entry();
+        exchange.refused(entry.fate, entry.label);
+        let mut response = match exchange.form() {
+            Form::Grpc => grpc(&entry),
+            Form::Html => page(&entry, exchange.request_id()),
+            Form::Json => problem(&entry, exchange.request_id()),
+        };
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Ok(value) = HeaderValue::from_str(&format!("outrigger; error={}", entry.proxy_error)) {
+            headers.insert(PROXY_STATUS, value);
+        }
+        if let Some(wait) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+        }
+        if let Refusal::MethodNotAllowed { allow } = &self
+            && let Ok(value) = HeaderValue::from_str(allow)
+        {
+            headers.insert(header::ALLOW, value);
+        }
+        if self.ends_connection() && exchange.is_http1() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+const fn timeout(label: &'static str, title: &'static str) -> Entry {
+    entry(label, StatusCode::GATEWAY_TIMEOUT, title, "http_response_timeout", Fate::TimedOut, 4)
+}
+
+/// Rounded up: a client that waits this long is not early.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
+fn problem(entry: &Entry, request_id: &str) -> Response<Body> {
+    // Labels and titles are our own words and a request id is well-formed, so nothing here needs escaping.
+    let body = format!(
+        "{{\"type\":\"about:blank\",\"title\":\"{}\",\"status\":{},\"reason\":\"{}\",\"request_id\":\"{request_id}\"}}\n",
+        entry.title,
+        entry.status.as_u16(),
+        entry.label,
+    );
+    with_body(entry.status, "application/problem+json", body)
+}
+
+fn page(entry: &Entry, request_id: &str) -> Response<Body> {
+    let status = entry.status;
+    let body = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\"><title>{status}</title>\
+         <body style=\"font:16px/1.5 system-ui,sans-serif;max-width:36em;margin:15vh auto;padding:0 1em\">\
+         <h1 style=\"font-size:1.4em\">{}</h1><p>{status}, reason <code>{}</code></p>\
+         <p style=\"color:#666\">Request <code>{request_id}</code></p></body></html>\n",
+        entry.title, entry.label,
+    );
+    with_body(status, "text/html; charset=utf-8", body)
+}
+
+/// gRPC's own errors are HTTP 200 with the status in the header block ("Trailers-Only", gRPC over HTTP/2).
+fn grpc(entry: &Entry) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(entry.grpc)));
+    if let Ok(message) = HeaderValue::from_str(&format!("{} ({})", entry.title, entry.label)) {
+        headers.insert(GRPC_MESSAGE, message);
+    }
+    response
+}
+
+fn with_body(status: StatusCode, kind: &'static str, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::full(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+const REQUEST_BROKEN: Entry = entry(
+    "request_broken",
+    StatusCode::BAD_REQUEST,
+    "The request body is malformed.",
+    "http_request_error",
+    Fate::Refused,
+    3,
+);
+const REQUEST_BODY_TIMEOUT: Entry = entry(
+    "request_body_timeout",
+    StatusCode::REQUEST_TIMEOUT,
+    "The request body arrived too slowly.",
+    "http_request_error",
+    Fate::TimedOut,
+    4,
+);
+const BODY_TOO_LARGE: Entry = entry(
+    "body_too_large",
+    StatusCode::PAYLOAD_TOO_LARGE,
+    "The request body is larger than this route allows.",
+    "http_request_denied",
+    Fate::Refused,
+    8,
+);
+const ROUTE_NOT_FOUND: Entry = entry(
+    "route_not_found",
+    StatusCode::NOT_FOUND,
+    "No route matches this host and path.",
+    "destination_not_found",
+    Fate::Refused,
+    12,
+);
+const METHOD_NOT_ALLOWED: Entry = entry(
+    "method_not_allowed",
+    StatusCode::METHOD_NOT_ALLOWED,
+    "This path does not accept this method.",
+    "http_request_denied",
+    Fate::Refused,
+    12,
+);
+const MISDIRECTED: Entry = entry(
+    "misdirected",
+    StatusCode::MISDIRECTED_REQUEST,
+    "This host is not served here over HTTPS.",
+    "http_request_denied",
+    Fate::Refused,
+    9,
+);
+const LOOP_DETECTED: Entry = entry(
+    "loop_detected",
+    StatusCode::LOOP_DETECTED,
+    "The request has passed here too often.",
+    "proxy_loop_detected",
+    Fate::Refused,
+    13,
+);
+const RATE_LIMITED: Entry =
+    entry("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests.", "http_request_denied", Fate::Refused, 8);
+const CONCURRENCY_LIMIT: Entry = entry(
+    "concurrency_limit",
+    StatusCode::SERVICE_UNAVAILABLE,
+    "Too many requests are in progress.",
+    "connection_limit_reached",
+    Fate::Refused,
+    8,
+);
+const BREAKER_OPEN: Entry = entry(
+    "breaker_open",
+    StatusCode::SERVICE_UNAVAILABLE,
+    "The service has been failing and is being given time.",
+    "destination_unavailable",
+    Fate::Refused,
+    14,
+);
+const CONNECT_REFUSED: Entry = entry(
+    "connect_refused",
+    StatusCode::BAD_GATEWAY,
+    "The service is not listening.",
+    "connection_refused",
+    Fate::Unreachable,
+    14,
+);
+const CONNECT_TIMEOUT: Entry = entry(
+    "connect_timeout",
+    StatusCode::GATEWAY_TIMEOUT,
+    "The service could not be reached in time.",
+    "connection_timeout",
+    Fate::TimedOut,
+    14,
+);
+const CONNECT_FAILED: Entry = entry(
+    "connect_failed",
+    StatusCode::BAD_GATEWAY,
+    "The service could not be reached.",
+    "destination_unavailable",
+    Fate::Unreachable,
+    14,
+);
+const FIRST_BYTE_TIMEOUT: Entry = timeout("first_byte_timeout", "The service did not begin to answer in time.");
+const PER_TRY_TIMEOUT: Entry = timeout("per_try_timeout", "The service did not answer an attempt in time.");
+const TOTAL_TIMEOUT: Entry = timeout("total_timeout", "The service did not answer in time.");
+const RESET: Entry = entry(
+    "reset",
+    StatusCode::BAD_GATEWAY,
+    "The service ended the connection without an answer.",
+    "connection_terminated",
+    Fate::Unreachable,
+    14,
+);
+const RESPONSE_MALFORMED: Entry = entry(
+    "response_malformed",
+    StatusCode::BAD_GATEWAY,
+    "The service gave an answer that is not valid HTTP.",
+    "http_protocol_error",
+    Fate::AppError,
+    13,
+);
+const UPGRADE_FAILED: Entry = entry(
+    "upgrade_failed",
+    StatusCode::BAD_GATEWAY,
+    "The service changed protocols without being asked.",
+    "http_upgrade_failed",
+    Fate::AppError,
+    13,
+);
+const LISTENER_GONE: Entry = entry(
+    "listener_gone",
+    StatusCode::MISDIRECTED_REQUEST,
+    "This address is no longer served.",
+    "destination_unavailable",
+    Fate::Refused,
+    14,
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_rounded_up_to_whole_seconds() {
+        assert_eq!(whole_seconds(Duration::from_secs(1)), 1);
+        assert_eq!(whole_seconds(Duration::from_nanos(1)), 1);
+        assert_eq!(whole_seconds(Duration::from_millis(1001)), 2);
+    }
+}

@@ -1,0 +1,346 @@
+//! The request body on its way to the app: counted, bounded, watched for slow senders, and remembered while it is
+//! small enough to be sent again.
+//!
+//! All attempts of a request look at one [`Upload`] through a [`View`] each. What one attempt has read is recorded up
+//! to the route's cap; a later attempt replays the record and goes on reading where the first one stopped. Nothing is
+//! collected before it is sent: the first attempt streams, with the app's back-pressure reaching the client.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::state::clock;
+
+/// The body of a request as the client sends it.
+pub enum ClientBody {
+    Empty,
+    Incoming(Incoming),
+    /// For callers without a socket.
+    Full(Option<Bytes>),
+}
+
+impl From<Incoming> for ClientBody {
+    fn from(body: Incoming) -> Self {
+        if body.is_end_stream() { ClientBody::Empty } else { ClientBody::Incoming(body) }
+    }
+}
+
+impl ClientBody {
+    /// No byte and no trailer will come.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            ClientBody::Empty => true,
+            ClientBody::Incoming(body) => body.is_end_stream(),
+            ClientBody::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+        }
+    }
+
+    fn length(&self) -> Option<u64> {
+        match self {
+            ClientBody::Empty => Some(0),
+            ClientBody::Incoming(body) => body.size_hint().exact(),
+            ClientBody::Full(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+        }
+    }
+
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self {
+            ClientBody::Empty => Poll::Ready(None),
+            ClientBody::Incoming(body) => Pin::new(body).poll_frame(context),
+            ClientBody::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+}
+
+/// Why an upload could not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UploadFailure {
+    /// The client left, or its framing broke.
+    Client,
+    TooLarge,
+}
+
+impl std::fmt::Display for UploadFailure {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            UploadFailure::Client => "the client's request body ended wrongly",
+            UploadFailure::TooLarge => "the request body is larger than allowed",
+        })
+    }
+}
+
+impl std::error::Error for UploadFailure {}
+
+/// One request's body, shared by its attempts.
+#[derive(Clone)]
+pub struct Upload(Rc<RefCell<State>>);
+
+struct State {
+    body: ClientBody,
+    length: Option<u64>,
+    /// What has been read, while it fits `record_max`.
+    record: Vec<Bytes>,
+    recorded: u64,
+    record_max: u64,
+    replayable: bool,
+    trailers: Option<HeaderMap>,
+    ended: Option<Instant>,
+    bytes: u64,
+    bytes_max: u64,
+    /// Time spent waiting for the client, not for the app.
+    waited: Duration,
+    waiting_since: Option<Instant>,
+    failure: Option<UploadFailure>,
+}
+
+impl Upload {
+    /// `record_max` is 0 for requests that may not be sent twice.
+    pub fn new(body: ClientBody, record_max: u64, bytes_max: Option<u64>) -> Upload {
+        Upload(Rc::new(RefCell::new(State {
+            length: body.length(),
+            body,
+            record: Vec::new(),
+            recorded: 0,
+            record_max,
+            replayable: record_max > 0,
+            trailers: None,
+            ended: None,
+            bytes: 0,
+            bytes_max: bytes_max.unwrap_or(u64::MAX),
+            waited: Duration::ZERO,
+            waiting_since: None,
+            failure: None,
+        })))
+    }
+
+    /// A fresh look at the body from its first byte; only while [`Upload::replayable`], or for the first attempt.
+    pub fn view(&self) -> View {
+        let sent = self.0.borrow().length;
+        View { source: Some(self.0.clone()), next: 0, left: sent, trailers_sent: false }
+    }
+
+    /// Whether another attempt could send the whole body again.
+    pub fn replayable(&self) -> bool {
+        let state = self.0.borrow();
+        state.failure.is_none() && (state.replayable || state.bytes == 0)
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.0.borrow().bytes
+    }
+
+    pub fn failure(&self) -> Option<UploadFailure> {
+        self.0.borrow().failure
+    }
+
+    /// When the last byte was read from the client.
+    pub fn ended(&self) -> Option<Instant> {
+        self.0.borrow().ended
+    }
+
+    /// Whether the client has sent less than `rate` bytes a second of the time we waited for it, after `grace`.
+    pub fn too_slow(&self, now: Instant, rate: u64, grace: Duration) -> bool {
+        let state = self.0.borrow();
+        let waiting = state.waiting_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let counted = (state.waited + waiting).saturating_sub(grace);
+        state.ended.is_none() && !counted.is_zero() && (state.bytes as f64) < rate as f64 * counted.as_secs_f64()
+    }
+}
+
+impl State {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFailure>>> {
+        if let Some(failure) = self.failure {
+            return Poll::Ready(Some(Err(failure)));
+        }
+        let polled = self.body.poll_frame(context);
+        match (&polled, self.waiting_since) {
+            (Poll::Pending, None) => self.waiting_since = Some(clock::now()),
+            (Poll::Ready(_), Some(since)) => {
+                self.waited += clock::now().saturating_duration_since(since);
+                self.waiting_since = None;
+            }
+            (Poll::Pending, Some(_)) | (Poll::Ready(_), None) => {}
+        }
+        let frame = match std::task::ready!(polled) {
+            None => {
+                self.end();
+                return Poll::Ready(None);
+            }
+            Some(Err(_)) => return Poll::Ready(Some(Err(self.fail(UploadFailure::Client)))),
+            Some(Ok(frame)) => frame,
+        };
+        match frame.into_data() {
+            Ok(data) => match self.take(&data) {
+                Ok(()) => Poll::Ready(Some(Ok(Frame::data(data)))),
+                Err(failure) => Poll::Ready(Some(Err(failure))),
+            },
+            Err(frame) => {
+                let Ok(trailers) = frame.into_trailers() else { return Poll::Ready(None) };
+                self.trailers = Some(trailers.clone());
+                self.end();
+                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+            }
+        }
+    }
+
+    fn take(&mut self, data: &Bytes) -> Result<(), UploadFailure> {
+        self.bytes += data.len() as u64;
+        if self.bytes > self.bytes_max {
+            return Err(self.fail(UploadFailure::TooLarge));
+        }
+        if self.replayable {
+            self.recorded += data.len() as u64;
+            if self.recorded <= self.record_max {
+                self.record.push(data.clone());
+            } else {
+                self.replayable = false;
+                self.record = Vec::new();
+            }
+        }
+        if self.body.is_empty() {
+            self.end();
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        if self.ended.is_none() {
+            self.ended = Some(clock::now());
+        }
+    }
+
+    fn fail(&mut self, failure: UploadFailure) -> UploadFailure {
+        self.failure = Some(failure);
+        failure
+    }
+}
+
+/// One attempt's look at the body; an empty one for requests without a body.
+pub struct View {
+    source: Option<Rc<RefCell<State>>>,
+    /// The next frame of the record.
+    next: usize,
+    /// Bytes left to send, where the length is known.
+    left: Option<u64>,
+    trailers_sent: bool,
+}
+
+impl View {
+    pub fn empty() -> View {
+        View { source: None, next: 0, left: Some(0), trailers_sent: true }
+    }
+}
+
+impl http_body::Body for View {
+    type Data = Bytes;
+    type Error = UploadFailure;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadFailure>>> {
+        let view = &mut *self;
+        let Some(source) = &view.source else { return Poll::Ready(None) };
+        let mut state = source.borrow_mut();
+        if let Some(data) = state.record.get(view.next).cloned() {
+            view.next += 1;
+            view.left = view.left.map(|left| left.saturating_sub(data.len() as u64));
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if state.ended.is_some() {
+            let trailers = if view.trailers_sent { None } else { state.trailers.clone() };
+            view.trailers_sent = true;
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        let polled = std::task::ready!(state.poll(context));
+        if let Some(Ok(frame)) = &polled {
+            match frame.data_ref() {
+                Some(data) => {
+                    view.left = view.left.map(|left| left.saturating_sub(data.len() as u64));
+                    view.next = state.record.len();
+                }
+                None => view.trailers_sent = true,
+            }
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    fn body(text: &'static str) -> ClientBody {
+        ClientBody::Full(Some(Bytes::from_static(text.as_bytes())))
+    }
+
+    async fn read(view: View) -> Result<Bytes, UploadFailure> {
+        Ok(view.collect().await?.to_bytes())
+    }
+
+    #[tokio::test]
+    async fn a_recorded_body_is_sent_again() {
+        let upload = Upload::new(body("hello"), 5, None);
+        assert_eq!(read(upload.view()).await, Ok(Bytes::from_static(b"hello")));
+        assert!(upload.replayable());
+        assert_eq!(read(upload.view()).await, Ok(Bytes::from_static(b"hello")));
+        assert_eq!(upload.bytes(), 5);
+        assert!(upload.ended().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_cap_is_sent_once() {
+        let upload = Upload::new(body("hello"), 4, None);
+        assert!(upload.replayable());
+        assert_eq!(read(upload.view()).await, Ok(Bytes::from_static(b"hello")));
+        assert!(!upload.replayable());
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_fails_every_attempt() {
+        let upload = Upload::new(body("hello"), 10, Some(4));
+        assert_eq!(read(upload.view()).await, Err(UploadFailure::TooLarge));
+        assert_eq!(upload.failure(), Some(UploadFailure::TooLarge));
+        assert!(!upload.replayable());
+    }
+
+    #[tokio::test]
+    async fn the_length_is_announced_from_the_first_byte_of_each_view() {
+        let upload = Upload::new(body("hello"), 10, None);
+        let mut first = upload.view();
+        assert_eq!(first.size_hint().exact(), Some(5));
+        assert!(first.frame().await.is_some());
+        assert!(first.is_end_stream());
+        assert_eq!(upload.view().size_hint().exact(), Some(5));
+    }
+
+    #[test]
+    fn a_sender_is_slow_only_after_the_grace_and_only_below_the_rate() {
+        let upload = Upload::new(body("hello"), 0, None);
+        let start = clock::now();
+        upload.0.borrow_mut().waiting_since = Some(start);
+        let grace = Duration::from_secs(5);
+        assert!(!upload.too_slow(start + grace, 240, grace));
+        assert!(upload.too_slow(start + grace + Duration::from_millis(1), 240, grace));
+        upload.0.borrow_mut().bytes = 240;
+        assert!(!upload.too_slow(start + grace + Duration::from_secs(1), 240, grace));
+        assert!(upload.too_slow(start + grace + Duration::from_millis(1001), 240, grace));
+    }
+}

@@ -1,0 +1,110 @@
+//! How long the app really keeps an idle connection: learned from when it closes them.
+//!
+//! A request that may not be sent twice must not be written to a connection the app is about to close, and no proxy
+//! can know the app's setting. The shortest idle age at which the app closed a connection is the only evidence, plus
+//! `Keep-Alive: timeout=` where the app says it. Half of it is trusted: the race needs the app's clock and the wire to
+//! disagree by less than the other half; requests that may be repeated are content with three quarters. Pure: ages are
+//! arguments.
+//!
+//! A restart of the app closes connections of every age and would teach a far too short time for ever, so contrary
+//! evidence counts: after [`SURVIVORS_TO_FORGET`] connections in a row were alive at an age above what was learned, the
+//! shortest of those ages is believed instead.
+
+use std::time::Duration;
+
+#[derive(Debug, Default)]
+pub(super) struct IdleTimeout {
+    shortest: Option<Duration>,
+    survivors: u32,
+    survivors_shortest: Duration,
+}
+
+impl IdleTimeout {
+    /// The app closed a connection that had been idle for `age`.
+    pub(super) fn closed_after(&mut self, age: Duration) {
+        self.survivors = 0;
+        self.shortest = Some(self.shortest.map_or(age, |shortest| shortest.min(age)));
+    }
+
+    /// The app said how long it keeps idle connections.
+    pub(super) fn announced(&mut self, timeout: Duration) {
+        self.shortest = Some(self.shortest.map_or(timeout, |shortest| shortest.min(timeout)));
+    }
+
+    /// A connection was alive after having been idle for `age`.
+    pub(super) fn survived(&mut self, age: Duration) {
+        let Some(shortest) = self.shortest else { return };
+        if age <= shortest {
+            return;
+        }
+        self.survivors_shortest = if self.survivors == 0 { age } else { self.survivors_shortest.min(age) };
+        self.survivors += 1;
+        if self.survivors >= SURVIVORS_TO_FORGET {
+            self.shortest = Some(self.survivors_shortest);
+            self.survivors = 0;
+        }
+    }
+
+    /// The learned timeout, if anything was learned yet.
+    pub(super) fn learned(&self) -> Option<Duration> {
+        self.shortest
+    }
+
+    /// Idle for less than this is safe for a request that may not be sent twice. `configured` is our own idle timeout,
+    /// which the operator keeps below the app's.
+    pub(super) fn trusted_age(&self, configured: Duration) -> Duration {
+        self.shortest.map_or(configured, |shortest| shortest.min(configured)) / 2
+    }
+
+    /// Idle for less than this is worth trying for a request that may be sent twice: losing the race costs a retry.
+    pub(super) fn usable_age(&self, configured: Duration) -> Duration {
+        self.shortest.map_or(configured, |shortest| configured.min(shortest / 4 * 3))
+    }
+}
+
+/// How many older connections in a row outweigh what was learned.
+const SURVIVORS_TO_FORGET: u32 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn half_of_the_shortest_closing_age_is_trusted() {
+        // Goal: nothing learned means half of our own timeout; then half of the minimum, never above our own.
+        let mut idle = IdleTimeout::default();
+        assert_eq!(idle.trusted_age(ms(4000)), ms(2000));
+        idle.closed_after(ms(20));
+        idle.closed_after(ms(900));
+        assert_eq!(idle.learned(), Some(ms(20)));
+        assert_eq!(idle.trusted_age(ms(4000)), ms(10));
+        assert_eq!(idle.usable_age(ms(4000)), ms(15));
+        let mut generous = IdleTimeout::default();
+        generous.announced(ms(60_000));
+        assert_eq!(generous.trusted_age(ms(4000)), ms(2000));
+        assert_eq!(generous.usable_age(ms(4000)), ms(4000));
+    }
+
+    #[test]
+    fn an_app_restart_does_not_poison_for_ever() {
+        // Goal: exactly SURVIVORS_TO_FORGET contrary reuses relearn; one closing in between starts the count anew.
+        let mut idle = IdleTimeout::default();
+        idle.closed_after(ms(1));
+        for _ in 1..SURVIVORS_TO_FORGET {
+            idle.survived(ms(500));
+        }
+        assert_eq!(idle.learned(), Some(ms(1)));
+        idle.closed_after(ms(3));
+        for n in 0..u64::from(SURVIVORS_TO_FORGET) {
+            assert_eq!(idle.learned(), Some(ms(1)));
+            idle.survived(ms(500 - n));
+        }
+        assert_eq!(idle.learned(), Some(ms(493)));
+        idle.survived(ms(493));
+        assert_eq!(idle.survivors, 0, "an age equal to what is learned is no contrary evidence");
+    }
+}

@@ -1,0 +1,311 @@
+//! The one way to an endpoint: takes a connection or opens one, sends, and answers with a response or a sorted error.
+//!
+//! One pool per worker and endpoint; nothing is shared between threads. The only retry here is the one that is always
+//! safe: a request that was never written is sent again on a fresh connection. Everything that needs a budget, a
+//! backoff or a judgement is above.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::UPGRADE;
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body::Body;
+use hyper::body::Incoming;
+
+use super::body::{Outgoing, RequestBody, Watched};
+use super::connect::{Alpn, ConnectError, ConnectProblem, Connected, To, open};
+use super::error::SendError;
+use super::h1::{Conn, Idle};
+use super::h2::{Seat, Streams};
+use super::prepare::{self, Target};
+use super::resolve::Names;
+use super::response::UpstreamBody;
+use super::spec::{EndpointSpec, Protocol, SendHow};
+use super::tally::{Counts, Tally};
+use crate::core::units::Address;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The connections of one worker to one endpoint. `B` is the request body; one pool sends one type of body, so that
+/// none is boxed.
+pub struct Pool<B = RequestBody> {
+    spec: EndpointSpec,
+    place: Place,
+    target: Target,
+    tally: Rc<Tally>,
+    idle: Rc<Idle<B>>,
+    streams: Rc<Streams<B>>,
+    /// What the last TLS handshake that offered both chose.
+    chose_http2: Cell<Option<bool>>,
+}
+
+impl<B> Pool<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    pub fn new(spec: EndpointSpec) -> Rc<Pool<B>> {
+        let scheme = if spec.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+        // Configuration has checked it; a Unix socket has none of its own.
+        let authority = Authority::try_from(spec.authority.as_str()).unwrap_or(Authority::from_static("localhost"));
+        let host = HeaderValue::from_str(authority.as_str()).unwrap_or(HeaderValue::from_static("localhost"));
+        let tally = Rc::new(Tally::default());
+        let place = match &spec.address {
+            Address::Tcp { host, port } => Place::Named(Names::new(host, *port)),
+            Address::Unix(path) => Place::Unix(path.clone()),
+        };
+        Rc::new(Pool {
+            place,
+            target: Target { scheme, authority, host },
+            idle: Idle::new(spec.idle_max, spec.idle_timeout, Rc::clone(&tally)),
+            streams: Streams::new(spec.idle_timeout, Rc::clone(&tally)),
+            tally,
+            chose_http2: Cell::new(None),
+            spec,
+        })
+    }
+
+    /// Sends `req` and waits for the response head (first byte and total timers are the caller's). Dropping the future
+    /// takes the request back: the HTTP/1.1 connection closes, the HTTP/2 stream is reset.
+    ///
+    /// Must run inside a `LocalSet`.
+    pub async fn send(self: &Rc<Self>, req: Request<B>, how: SendHow) -> Result<Response<UpstreamBody>, SendError<B>> {
+        match self.choose(&req, how) {
+            Choice::Http1 => self.send_http1(req, how, None).await,
+            Choice::Http2(alpn) => match self.send_http2(req, how, alpn).await {
+                Sent::Over(outcome) => outcome,
+                Sent::NotHttp2(req, conn) => self.send_http1(req, how, conn).await,
+            },
+        }
+    }
+
+    fn choose(&self, req: &Request<B>, how: SendHow) -> Choice {
+        let plain = self.spec.tls.is_none();
+        match self.spec.protocol {
+            Protocol::Http1 => Choice::Http1,
+            Protocol::Http2 => Choice::Http2(Alpn::Http2),
+            // Upgrades exist on HTTP/1.1 only (RFC 8441 is not offered).
+            Protocol::Auto if req.headers().contains_key(UPGRADE) => Choice::Http1,
+            Protocol::Auto if plain && how.want_http2 => Choice::Http2(Alpn::Http2),
+            Protocol::Auto if plain || self.chose_http2.get() == Some(false) => Choice::Http1,
+            Protocol::Auto => Choice::Http2(Alpn::Any),
+        }
+    }
+
+    /// `opened`: a connection that has not served yet and is this request's.
+    async fn send_http1(
+        self: &Rc<Self>,
+        mut req: Request<B>,
+        how: SendHow,
+        mut opened: Option<Rc<Conn<B>>>,
+    ) -> Result<Response<UpstreamBody>, SendError<B>> {
+        prepare::http1(&mut req, &self.target);
+        let mut reuse = !how.fresh && opened.is_none();
+        loop {
+            let idle = if reuse { self.idle.take(how.replayable).await } else { None };
+            let (conn, idle_for) = match idle {
+                Some((conn, age)) => (conn, Some(age)),
+                None => {
+                    let conn = match opened.take() {
+                        Some(conn) => Ok(conn),
+                        // Boxed: connecting is rare and large, and would otherwise be part of every request's future.
+                        None => Box::pin(self.open_http1(how)).await,
+                    };
+                    match conn {
+                        Ok(conn) => (conn, None),
+                        Err(cause) => return Err(SendError::connect(cause, req)),
+                    }
+                }
+            };
+            let mut error = match conn.send(req).await {
+                Ok(res) => return Ok(self.answer_http1(res, conn, idle_for)),
+                Err(error) => error,
+            };
+            let Some(message) = error.take_message() else {
+                return Err(SendError::after_write(error.into_error(), conn.watch(), idle_for.is_some()));
+            };
+            req = message.map(Outgoing::into_inner);
+            let Some(age) = idle_for else {
+                return Err(SendError::NeverWritten { request: Some(Box::new(req)) });
+            };
+            // The app closed it before we wrote: the one retry that is always safe, on a fresh connection.
+            self.idle.closed_after(age);
+            reuse = false;
+        }
+    }
+
+    fn answer_http1(
+        &self,
+        res: Response<Incoming>,
+        conn: Rc<Conn<B>>,
+        idle_for: Option<Duration>,
+    ) -> Response<UpstreamBody> {
+        match idle_for {
+            Some(age) => {
+                self.idle.survived(age);
+                self.tally.reused();
+            }
+            None => self.idle.announced(res.headers()),
+        }
+        let reused = idle_for.is_some();
+        if res.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return res.map(|body| UpstreamBody::without_lease(body, reused));
+        }
+        res.map(|body| UpstreamBody::new(body, conn, reused))
+    }
+
+    async fn send_http2(self: &Rc<Self>, mut req: Request<B>, how: SendHow, alpn: Alpn) -> Sent<B> {
+        for _ in 0..HTTP2_TRIES_MAX {
+            let found = match self.streams.pick() {
+                Some(seat) => Ok(Found::Http2(seat)),
+                None => Box::pin(self.seat(how, alpn)).await,
+            };
+            let mut seat = match found {
+                Ok(Found::Http2(seat)) => seat,
+                Ok(Found::Http1(conn)) => return Sent::NotHttp2(req, conn),
+                Err(cause) => return Sent::Over(Err(SendError::connect(cause, req))),
+            };
+            prepare::http2(&mut req, &self.target);
+            let mut error = match seat.send(req).await {
+                Ok(res) => {
+                    if seat.reused {
+                        self.tally.reused();
+                    }
+                    return Sent::Over(Ok(res.map(|body| UpstreamBody::new(body, seat.stream, seat.reused))));
+                }
+                Err(error) => error,
+            };
+            let Some(message) = error.take_message() else {
+                let error = SendError::after_write(error.into_error(), seat.stream.watch(), seat.reused);
+                return Sent::Over(Err(error));
+            };
+            // The connection is going away (GOAWAY, closed) and had not begun with this request.
+            self.streams.forget(&seat);
+            req = message.map(Outgoing::into_inner);
+        }
+        Sent::Over(Err(SendError::NeverWritten { request: Some(Box::new(req)) }))
+    }
+
+    /// A stream on a connection that has room, opening one if need be; all waiting counts as connecting.
+    async fn seat(&self, how: SendHow, alpn: Alpn) -> Result<Found<B>, ConnectError> {
+        let deadline = tokio::time::Instant::now() + how.connect_timeout;
+        let failures = self.streams.failures();
+        loop {
+            if let Some(seat) = self.streams.pick() {
+                return Ok(Found::Http2(seat));
+            }
+            if alpn == Alpn::Any && self.chose_http2.get() == Some(false) {
+                return Ok(Found::Http1(None));
+            }
+            let Some(opening) = self.streams.begin() else {
+                self.streams.wait(failures, deadline).await?;
+                continue;
+            };
+            let opened = match self.connect(alpn, how).await {
+                Ok(connected) if alpn == Alpn::Any && !connected.chose_http2 => {
+                    self.chose_http2.set(Some(false));
+                    drop(opening);
+                    return Ok(Found::Http1(Some(self.start_http1(connected).await?)));
+                }
+                Ok(connected) => opening.start(connected.io, deadline).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = opened {
+                opening.failed(&error);
+                return Err(error);
+            }
+        }
+    }
+
+    async fn open_http1(&self, how: SendHow) -> Result<Rc<Conn<B>>, ConnectError> {
+        let connected = self.connect(Alpn::Http1, how).await?;
+        self.start_http1(connected).await
+    }
+
+    async fn start_http1(&self, connected: Connected) -> Result<Rc<Conn<B>>, ConnectError> {
+        Conn::start(connected.io, &self.idle)
+            .await
+            .map_err(|error| ConnectError::new(ConnectProblem::Unreachable, error))
+    }
+
+    async fn connect(&self, alpn: Alpn, how: SendHow) -> Result<Connected, ConnectError> {
+        let tls = self.spec.tls.as_deref().map(|tls| (tls, alpn));
+        let opening = async {
+            match &self.place {
+                Place::Named(names) => {
+                    let found = names.addresses().await;
+                    let addresses = found.map_err(|error| ConnectError::new(ConnectProblem::Dns, error))?;
+                    open(To::Tcp(&addresses), tls).await
+                }
+                Place::Unix(path) => open(To::Unix(path), tls).await,
+            }
+        };
+        let outcome = tokio::time::timeout(how.connect_timeout, opening).await;
+        let outcome = outcome.unwrap_or_else(|_elapsed| Err(ConnectError::timeout()));
+        if let (Err(_), Place::Named(names)) = (&outcome, &self.place) {
+            names.distrust();
+        }
+        outcome
+    }
+}
+
+impl<B: 'static> Pool<B> {
+    pub fn spec(&self) -> &EndpointSpec {
+        &self.spec
+    }
+
+    /// Closes every idle connection; those in use finish.
+    pub fn close_idle(&self) {
+        self.idle.clear();
+        self.streams.clear();
+    }
+
+    pub fn counts(&self) -> Counts {
+        Counts { idle: self.idle.len() + self.streams.idle(), ..self.tally.counts() }
+    }
+
+    /// The shortest time after which the app was seen to close an idle connection, or said it would.
+    pub fn learned_idle_timeout(&self) -> Option<Duration> {
+        self.idle.learned()
+    }
+}
+
+/// Where the endpoint is.
+enum Place {
+    Named(Rc<Names>),
+    Unix(PathBuf),
+}
+
+/// Which half of the pool a request begins with.
+enum Choice {
+    Http1,
+    Http2(Alpn),
+}
+
+/// What became of a request that began with HTTP/2.
+enum Sent<B> {
+    Over(Result<Response<UpstreamBody>, SendError<B>>),
+    /// TLS chose HTTP/1.1; with the connection that found out, for whoever opened it.
+    NotHttp2(Request<B>, Option<Rc<Conn<B>>>),
+}
+
+/// What was found for a request that may go over HTTP/2.
+enum Found<B> {
+    Http2(Seat<B>),
+    /// As [`Sent::NotHttp2`].
+    Http1(Option<Rc<Conn<B>>>),
+}
+
+/// The clock of this room: tokio's, so that paused tests are exact. Read when a connection is taken and when it
+/// becomes idle; floor 1 cannot see the clock of `state`.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Each try takes a connection that gave the request back out of use, so this is reached only when an app closes
+/// connections as fast as we open them.
+const HTTP2_TRIES_MAX: usize = 4;
