@@ -213,7 +213,8 @@ fn words(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// For one export, all attempts together; OpenTelemetry's default.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
-const ATTEMPTS_MAX: u32 = 3;
+/// Attempts of one export.
+pub const ATTEMPTS_MAX: u32 = 3;
 /// Before the second attempt; doubled for the next.
 const RETRY_DELAY: Duration = Duration::from_millis(250);
 /// Bytes of an answer; it only says how many spans were rejected.

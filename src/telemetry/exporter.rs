@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry_http::HttpError;
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_otlp::{Protocol, RetryPolicy, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use tokio::sync::mpsc;
@@ -35,6 +35,8 @@ impl Exporter {
             .with_http()
             .with_shared_http_client(collector.clone())
             .with_protocol(Protocol::HttpBinary)
+            // The collector's connection tries again by itself; the crate's own retries would put this thread to sleep.
+            .with_retry_policy(RetryPolicy::disabled())
             .with_endpoint(endpoint)
             .build()
             .map_err(|cause| unusable(cause.into()))?;
@@ -314,6 +316,40 @@ mod tests {
         assert_eq!(field(span, 8), ((micros + 12_345) * 1000).to_le_bytes());
         assert!(contains(span, "http.route") && contains(span, "outrigger.fate"));
         assert_eq!(exporter.lost(), 0);
+    }
+
+    #[test]
+    fn spans_go_out_by_themselves() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let exporter = Exporter::start(&format!("http://{}", listener.local_addr().unwrap()), &service()).unwrap();
+        for _ in 0..2 {
+            give(&exporter);
+            let mut reader = BufReader::new(listener.accept().unwrap().0);
+            reader.get_ref().set_read_timeout(Some(TIME)).unwrap();
+            assert_eq!(receive(&mut reader).0, "/v1/traces");
+            // Ends the connection as well, so that the second export needs one of its own.
+            answer(&mut reader, "200 OK\r\nconnection: close");
+        }
+    }
+
+    #[test]
+    fn a_collector_in_trouble_is_asked_so_many_times_and_no_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let exporter = Exporter::start(&format!("http://{}", listener.local_addr().unwrap()), &service()).unwrap();
+        give(&exporter);
+        let server = std::thread::spawn(move || {
+            let mut reader = BufReader::new(listener.accept().unwrap().0);
+            let mut asked = 0;
+            while !receive(&mut reader).0.is_empty() {
+                asked += 1;
+                answer(&mut reader, "503 Service Unavailable");
+            }
+            asked
+        });
+        assert!(flush(&exporter, TIME));
+        assert_eq!(exporter.lost(), 1);
+        drop(exporter);
+        assert_eq!(server.join().unwrap(), super::super::collector::ATTEMPTS_MAX);
     }
 
     #[test]
