@@ -40,7 +40,7 @@ fn shared() -> Arc<Shared> {
 }
 
 fn ops(shared: &Arc<Shared>) -> Router {
-    ops_router(Arc::clone(shared), Board::new(clock::now()))
+    ops_router(Arc::clone(shared))
 }
 
 /// An admin router and the other end of its commands.

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::Board;
 use crate::core::breaker::{Forced, State};
 use crate::plan::{EndpointPlan, Plan, UpstreamPlan};
 use crate::proxy::{Shared, readiness};
@@ -10,14 +9,13 @@ use crate::state::clock;
 use crate::telemetry::PrometheusWriter;
 
 /// Appends the gauges to a scrape.
-pub fn render(shared: &Shared, board: &Board, text: &mut String) {
+pub fn render(shared: &Shared, text: &mut String) {
     let plan = shared.plans.load_full();
     let mut out = PrometheusWriter::default();
     process(&mut out, shared, &plan);
     reloads(&mut out, shared, &plan);
     upstreams(&mut out, &plan);
     endpoints(&mut out, &plan);
-    certificates(&mut out, board);
     text.push_str(&out.into_text());
 }
 
@@ -81,18 +79,5 @@ fn endpoints(out: &mut PrometheusWriter, plan: &Plan) {
 fn each(plan: &Plan, mut visit: impl FnMut(&UpstreamPlan, &EndpointPlan)) {
     for upstream in &plan.upstreams {
         upstream.endpoints.iter().for_each(|endpoint| visit(upstream, endpoint));
-    }
-}
-
-fn certificates(out: &mut PrometheusWriter, board: &Board) {
-    let name = "outrigger_certificate_not_after_timestamp_seconds";
-    let certificates = board.facts().certificates;
-    if certificates.is_empty() {
-        return;
-    }
-    out.family(name, "gauge", "When a listener's certificate ends, in seconds since the Unix epoch.");
-    for certificate in &certificates {
-        let labels = [("listener", &*certificate.listener), ("path", &*certificate.path)];
-        out.sample(name, &labels, super::status::epoch_seconds(certificate.not_after));
     }
 }

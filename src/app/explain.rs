@@ -236,8 +236,10 @@ impl Rows {
             let value = format!("{}: {}/{per} per client, burst {}{mode}", limit.name, limit.rate.count, limit.burst);
             self.plain("limits", "rate", value, limits_path.clone());
         }
-        let body = route.and_then(|route| route.body_max).map_or("not limited".to_owned(), size);
-        self.plain("limits", "request body", body, body_path);
+        if let Some(route) = route {
+            let body = route.body_max.map_or("not limited".to_owned(), size);
+            self.plain("limits", "request body", body, body_path);
+        }
         let path = format!("upstreams.{}.concurrency.max", upstream.name);
         self.plain("limits", "in flight", format!("{} requests to {}", upstream.concurrency_max, upstream.name), path);
     }

@@ -353,7 +353,7 @@ impl Control {
         let (stop, stopped) = watch::channel(false);
         let token = settings.admin.token.as_ref().map(|token| token.0.as_str());
         let routers = [
-            (Door::Ops, &settings.ops, admin::ops_router(Arc::clone(shared), Arc::clone(board))),
+            (Door::Ops, &settings.ops, admin::ops_router(Arc::clone(shared))),
             (
                 Door::Admin,
                 &settings.admin.address,

@@ -8,7 +8,6 @@ pub mod drain;
 pub mod server;
 
 pub mod gate;
-mod gauges;
 pub mod listener;
 pub mod worker;
 

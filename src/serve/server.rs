@@ -14,7 +14,6 @@ use tokio::sync::{mpsc, oneshot};
 use super::activity::{Ticks, millis};
 use super::certificates::{CertificateInfo, Fingerprint};
 use super::gate::Gate;
-use super::gauges;
 use super::listener::{self, Bound, ListenerShared, Socket};
 use super::worker::{self, Command};
 use super::{metrics, tls};
@@ -60,9 +59,9 @@ struct WorkerHandle {
     thread: JoinHandle<()>,
 }
 
-pub(super) struct OpenListener {
-    pub(super) shared: Arc<ListenerShared>,
-    pub(super) tls: Option<tls::Loaded>,
+struct OpenListener {
+    shared: Arc<ListenerShared>,
+    tls: Option<tls::Loaded>,
     /// Content of certificate files that was refused, so that it is reported once.
     refused: Option<Fingerprint>,
 }
@@ -228,7 +227,15 @@ impl Server {
     /// Adds the connections of each listener and the certificates to what `/metrics` shows.
     pub fn register_metrics(&self) {
         let open = Arc::clone(&self.open);
-        self.shared.telemetry.register(move |out| gauges::write(&lock(&open), out));
+        self.shared.telemetry.register(move |out| {
+            let open = lock(&open);
+            let shown = open.values().map(|known| metrics::Shown {
+                name: known.shared.name(),
+                gate: &known.shared.gate,
+                certificates: known.tls.as_ref().map_or(&[], |tls| &tls.certificates),
+            });
+            metrics::write(&shown.collect::<Vec<_>>(), out);
+        });
     }
 
     /// Every certificate in use.

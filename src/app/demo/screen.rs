@@ -126,7 +126,7 @@ pub fn line(view: &View) -> String {
 
 /// The end.
 pub fn summary(view: &View, paint: Paint) -> String {
-    let mut out = format!("\nIn {} seconds\n", view.elapsed.as_secs());
+    let mut out = format!("\nIn {:.0} seconds\n", view.elapsed.as_secs_f64());
     let _ = writeln!(out, "  the app       {}", app_words(&view.app));
     let _ = writeln!(out, "  clients saw   {}", client_words(&view.clients, paint));
     let _ = writeln!(out, "  they waited   {}", times_words(view.clients.times));
