@@ -1,182 +1,313 @@
-//! What is counted per route and per upstream. The label sets are bounded by construction: routes and upstreams of
-//! the configuration, known methods, status classes, and our own words.
+//! What is counted, per route, per upstream and for the whole process. Every label set is bounded by construction:
+//! routes and upstreams come from the configuration, methods and statuses from lists, reasons, outcomes and phases
+//! from the code. A plan holds `Arc`s to these, resolved when it is compiled; they are adopted by name and never reset.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::cells::{Counter, Histogram, Merged};
 use super::record::{AttemptRecord, Fate, RequestRecord};
+use super::shard::{Buckets, Cells, Counter, Labelled};
 
-pub const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "OTHER"];
-/// By the status' first digit; 0 is a client that left before there was one.
-pub const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
-/// Distinct refusal words one route may count; our own list is shorter.
-const REASONS_MAX: usize = 64;
-
-/// One worker's counts of a route.
-#[derive(Debug, Default)]
-struct RouteShard {
-    requests: [[Counter; CLASSES.len()]; METHODS.len()],
-    latency: Histogram,
-    bytes_in: Counter,
-    bytes_out: Counter,
-    /// Rare, so they need no shard of their own kind.
-    reasons: Mutex<BTreeMap<(Fate, &'static str), u64>>,
-}
-
-/// All workers' counts of a route. They are never reset.
+/// The counters of one route; one shard per worker.
 #[derive(Debug)]
 pub struct RouteMetrics {
-    pub name: String,
-    shards: Vec<RouteShard>,
+    pub(super) name: String,
+    pub(super) shards: Box<[RouteShard]>,
 }
 
-/// A route's counts at one moment.
-#[derive(Clone, Debug, Default)]
-pub struct RouteSnapshot {
-    pub name: String,
-    /// By method and class, only what is not zero.
-    pub requests: Vec<(&'static str, &'static str, u64)>,
-    pub latency: Merged,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    pub reasons: BTreeMap<(Fate, &'static str), u64>,
+/// Aligned so that two workers never write to one cache line (two lines: the prefetcher fetches pairs).
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(super) struct RouteShard {
+    pub methods: [OnceLock<Box<MethodShard>>; METHODS.len()],
+    pub fates: [Counter; Fate::ALL.len()],
+    pub latency: Cells,
+    pub bytes_in: Counter,
+    pub bytes_out: Counter,
+    pub reasons: OnceLock<Box<Labelled<Counter, REASONS_MAX, (Fate, &'static str)>>>,
 }
 
-/// Latencies in seconds.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
-pub struct Quantiles {
-    pub count: u64,
-    pub p50: f64,
-    pub p90: f64,
-    pub p99: f64,
-    pub p999: f64,
-    pub p9999: f64,
-    pub max: f64,
+#[derive(Debug)]
+pub(super) struct MethodShard {
+    /// Those of `STATUSES`, then the others by class.
+    pub statuses: [Counter; STATUSES.len() + CLASSES.len()],
+    pub classes: [OnceLock<Box<Buckets>>; CLASSES.len()],
 }
 
-impl Quantiles {
-    pub fn of(merged: &Merged) -> Quantiles {
-        let Some(hdr) = merged.to_hdr() else { return Quantiles::default() };
-        let at = |quantile| hdr.value_at_quantile(quantile) as f64 / 1e6;
-        Quantiles {
-            count: hdr.len(),
-            p50: at(0.5),
-            p90: at(0.9),
-            p99: at(0.99),
-            p999: at(0.999),
-            p9999: at(0.9999),
-            max: hdr.max() as f64 / 1e6,
+impl Default for MethodShard {
+    fn default() -> Self {
+        MethodShard {
+            statuses: std::array::from_fn(|_| Counter::default()),
+            classes: std::array::from_fn(|_| OnceLock::new()),
         }
     }
 }
 
 impl RouteMetrics {
-    pub(super) fn new(name: &str, workers: usize) -> Self {
-        RouteMetrics { name: name.to_owned(), shards: (0..workers).map(|_| RouteShard::default()).collect() }
+    fn new(name: &str, workers: usize) -> Self {
+        RouteMetrics { name: name.to_owned(), shards: shards(workers) }
     }
 
-    pub(super) fn record(&self, worker: usize, record: &RequestRecord<'_>) {
+    /// The route's name; empty for requests that no route took.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn settle(&self, worker: usize, record: &RequestRecord<'_>) {
+        // Only a handle of another process-wide `Telemetry` could have fewer shards.
         let Some(shard) = self.shards.get(worker) else { return };
-        let method = METHODS.iter().position(|method| *method == record.method).unwrap_or(METHODS.len() - 1);
-        let class = usize::from(record.status / 100).min(CLASSES.len() - 1);
-        shard.requests[method][class].add(1);
+        let method = shard.methods[method_place(record.method)].get_or_init(Box::default);
+        method.statuses[status_place(record.status)].add(1);
+        // How long a tunnel was open says nothing of how fast the app is.
         if record.fate != Fate::Upgraded {
+            method.classes[class_place(record.status)].get_or_init(Box::default).record(record.duration);
             shard.latency.record(record.duration);
+        }
+        shard.fates[record.fate as usize].add(1);
+        if !record.reason.is_empty() {
+            shard.reasons.get_or_init(Box::default).of((record.fate, record.reason)).add(1);
         }
         shard.bytes_in.add(record.bytes_in);
         shard.bytes_out.add(record.bytes_out);
-        if !record.reason.is_empty() {
-            let mut reasons = shard.reasons.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if reasons.len() < REASONS_MAX {
-                *reasons.entry((record.fate, record.reason)).or_default() += 1;
-            }
-        }
     }
+}
 
-    pub fn snapshot(&self) -> RouteSnapshot {
-        let mut snapshot = RouteSnapshot { name: self.name.clone(), ..RouteSnapshot::default() };
-        for (m, method) in METHODS.iter().enumerate() {
-            for (c, class) in CLASSES.iter().enumerate() {
-                let count: u64 = self.shards.iter().map(|shard| shard.requests[m][c].value()).sum();
-                if count > 0 {
-                    snapshot.requests.push((method, class, count));
-                }
-            }
-        }
-        for shard in &self.shards {
-            shard.latency.merge_into(&mut snapshot.latency);
-            snapshot.bytes_in += shard.bytes_in.value();
-            snapshot.bytes_out += shard.bytes_out.value();
-            for (key, count) in &*shard.reasons.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
-                *snapshot.reasons.entry(*key).or_default() += count;
-            }
-        }
-        snapshot
-    }
+/// The counters of one upstream; one shard per worker.
+#[derive(Debug)]
+pub struct UpstreamMetrics {
+    pub(super) name: String,
+    pub(super) shards: Box<[UpstreamShard]>,
 }
 
 #[derive(Debug, Default)]
-struct UpstreamShard {
-    latency: Histogram,
-    reused: Counter,
-    outcomes: Mutex<BTreeMap<&'static str, u64>>,
-    answered: Counter,
-    retries: Counter,
-}
-
-/// All workers' counts of an upstream. They are never reset.
-#[derive(Debug)]
-pub struct UpstreamMetrics {
-    pub name: String,
-    shards: Vec<UpstreamShard>,
-}
-
-/// An upstream's counts at one moment.
-#[derive(Clone, Debug, Default)]
-pub struct UpstreamSnapshot {
-    pub name: String,
-    /// Time to the head of the answer, of attempts that had one.
-    pub latency: Merged,
-    pub attempts: BTreeMap<&'static str, u64>,
-    pub retries: u64,
-    pub reused: u64,
+#[repr(align(128))]
+pub(super) struct UpstreamShard {
+    pub outcomes: Labelled<Counter, OUTCOMES_MAX>,
+    pub retries: Counter,
+    pub reused: Counter,
+    pub buckets: Buckets,
+    pub latency: Cells,
 }
 
 impl UpstreamMetrics {
-    pub(super) fn new(name: &str, workers: usize) -> Self {
-        UpstreamMetrics { name: name.to_owned(), shards: (0..workers).map(|_| UpstreamShard::default()).collect() }
+    fn new(name: &str, workers: usize) -> Self {
+        UpstreamMetrics { name: name.to_owned(), shards: shards(workers) }
     }
 
-    pub(super) fn record(&self, worker: usize, attempts: &[AttemptRecord]) {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn settle(&self, worker: usize, attempts: &[AttemptRecord]) {
         let Some(shard) = self.shards.get(worker) else { return };
         for attempt in attempts {
-            if attempt.outcome == "answered" {
-                shard.answered.add(1);
-                shard.latency.record(attempt.duration);
-            } else {
-                let mut outcomes = shard.outcomes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                *outcomes.entry(attempt.outcome).or_default() += 1;
-            }
+            shard.outcomes.of(attempt.outcome).add(1);
             shard.reused.add(u64::from(attempt.reused));
+            if attempt.status != 0 {
+                shard.buckets.record(attempt.duration);
+                shard.latency.record(attempt.duration);
+            }
         }
         shard.retries.add(attempts.len().saturating_sub(1) as u64);
     }
+}
 
-    pub fn snapshot(&self) -> UpstreamSnapshot {
-        let mut snapshot = UpstreamSnapshot { name: self.name.clone(), ..UpstreamSnapshot::default() };
-        for shard in &self.shards {
-            shard.latency.merge_into(&mut snapshot.latency);
-            snapshot.reused += shard.reused.value();
-            snapshot.retries += shard.retries.value();
-            let answered = shard.answered.value();
-            if answered > 0 {
-                *snapshot.attempts.entry("answered").or_default() += answered;
-            }
-            for (outcome, count) in &*shard.outcomes.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
-                *snapshot.attempts.entry(outcome).or_default() += count;
-            }
+/// What is counted for the process as a whole, on one worker.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(super) struct WorkerShard {
+    pub probes: Counter,
+    pub phases: Labelled<Cells, PHASES_MAX>,
+    pub log_dropped: Counter,
+    pub spans_dropped: Counter,
+}
+
+impl WorkerShard {
+    pub fn settle(&self, record: &RequestRecord<'_>) {
+        for (phase, duration) in record.phases {
+            self.phases.of(phase).record(*duration);
         }
-        snapshot
+    }
+}
+
+/// All metrics by name, and the shards of the process.
+#[derive(Debug)]
+pub(super) struct Registry {
+    pub workers: Box<[WorkerShard]>,
+    routes: Mutex<BTreeMap<String, Arc<RouteMetrics>>>,
+    upstreams: Mutex<BTreeMap<String, Arc<UpstreamMetrics>>>,
+}
+
+impl Registry {
+    pub fn new(workers: usize) -> Self {
+        Registry { workers: shards(workers), routes: Mutex::default(), upstreams: Mutex::default() }
+    }
+
+    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        // Two series of one name would spoil the whole exposition.
+        let name = if name == NO_ROUTE { "" } else { name };
+        adopt(&self.routes, name, |name| RouteMetrics::new(name, self.workers.len()))
+    }
+
+    pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
+        adopt(&self.upstreams, name, |name| UpstreamMetrics::new(name, self.workers.len()))
+    }
+
+    /// By name.
+    pub fn routes(&self) -> Vec<Arc<RouteMetrics>> {
+        lock(&self.routes).values().cloned().collect()
+    }
+
+    /// By name.
+    pub fn upstreams(&self) -> Vec<Arc<UpstreamMetrics>> {
+        lock(&self.upstreams).values().cloned().collect()
+    }
+
+    /// The sum of one counter over the workers.
+    pub fn total(&self, counter: impl Fn(&WorkerShard) -> &Counter) -> u64 {
+        self.workers.iter().map(|shard| counter(shard).value()).sum()
+    }
+}
+
+/// The living entry of this name, or a fresh one. Names come from the configuration, but a process may be given any
+/// number of configurations: beyond the limit those that no plan holds any more make room.
+fn adopt<T>(map: &Mutex<BTreeMap<String, Arc<T>>>, name: &str, make: impl Fn(&str) -> T) -> Arc<T> {
+    let mut map = lock(map);
+    if let Some(living) = map.get(name) {
+        return living.clone();
+    }
+    if map.len() >= NAMES_MAX {
+        map.retain(|_, entry| Arc::strong_count(entry) > 1);
+    }
+    let fresh = Arc::new(make(name));
+    map.insert(name.to_owned(), fresh.clone());
+    fresh
+}
+
+/// Nothing here leaves a half-made value behind when it panics, so a poisoned lock is as good as any.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn shards<T: Default>(workers: usize) -> Box<[T]> {
+    (0..workers).map(|_| T::default()).collect()
+}
+
+/// The place of a method; what is not in the list is `_OTHER`, as OpenTelemetry asks for.
+fn method_place(method: &str) -> usize {
+    METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len() - 1)
+}
+
+/// The place of a status; what is not in the list is counted with its class.
+fn status_place(status: u16) -> usize {
+    // The commonest first: it is most requests.
+    if status == 200 {
+        return STATUS_OK;
+    }
+    STATUSES.binary_search(&status).unwrap_or_else(|_| STATUSES.len() + class_place(status))
+}
+
+/// The place of a status' class.
+fn class_place(status: u16) -> usize {
+    match status / 100 {
+        class @ 1..=5 => usize::from(class),
+        _ => 0,
+    }
+}
+
+/// How requests that no route took are labelled; an empty label value would be no label.
+pub(super) const NO_ROUTE: &str = "(none)";
+pub(super) const METHODS: [&str; 10] =
+    ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "_OTHER"];
+/// `none` is a request that got no answer.
+pub(super) const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+/// The statuses that are counted one by one, in order: the IANA registry and the unregistered ones that CDNs and load
+/// balancers use.
+pub(super) const STATUSES: [u16; 75] = [
+    100, 101, 102, 103, 104, 200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304, 305, 307, 308,
+    400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 421, 422, 423, 424,
+    425, 426, 428, 429, 431, 444, 451, 460, 463, 499, 500, 501, 502, 503, 504, 505, 506, 507, 508, 509, 510, 511, 520,
+    521, 522, 523, 524, 525, 530,
+];
+const STATUS_OK: usize = 5;
+/// Different outcomes of an attempt.
+const OUTCOMES_MAX: usize = 32;
+/// Different reasons, with their fates, that one route counts; the proxy has some forty.
+const REASONS_MAX: usize = 96;
+const PHASES_MAX: usize = 16;
+/// Routes, and upstreams, that are remembered although no plan names them.
+const NAMES_MAX: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::record::tests::record;
+    use super::*;
+
+    #[test]
+    fn the_same_name_gives_the_same_counters() {
+        // Goal: a reload does not reset anything.
+        let registry = Registry::new(2);
+        let before = registry.route("api");
+        before.settle(1, &record());
+        assert!(Arc::ptr_eq(&before, &registry.route("api")));
+        assert_eq!(registry.route("api").shards[1].fates[Fate::Ok as usize].value(), 1);
+    }
+
+    #[test]
+    fn names_that_no_plan_holds_make_room() {
+        let registry = Registry::new(1);
+        let held = registry.upstream("held");
+        for number in 0..2 * NAMES_MAX {
+            registry.upstream(&number.to_string());
+        }
+        assert!(registry.upstreams().len() <= NAMES_MAX);
+        assert!(Arc::ptr_eq(&held, &registry.upstream("held")));
+    }
+
+    #[test]
+    fn statuses_and_methods_have_a_place_each() {
+        assert!(STATUSES.is_sorted());
+        assert_eq!(STATUSES[STATUS_OK], 200);
+        for (place, status) in STATUSES.iter().enumerate() {
+            assert_eq!(status_place(*status), place);
+        }
+        assert_eq!(status_place(299), STATUSES.len() + 2);
+        assert_eq!(status_place(0), STATUSES.len());
+        assert_eq!(class_place(0), 0);
+        for (status, class) in [(99, "none"), (100, "1xx"), (200, "2xx"), (599, "5xx"), (600, "none")] {
+            assert_eq!(CLASSES[class_place(status)], class);
+        }
+        assert_eq!(METHODS[method_place("GET")], "GET");
+        assert_eq!(METHODS[method_place("BREW")], "_OTHER");
+    }
+
+    #[test]
+    fn a_tunnel_is_counted_and_not_timed() {
+        let registry = Registry::new(1);
+        let route = registry.route("api");
+        route.settle(0, &RequestRecord { fate: Fate::Upgraded, status: 101, ..record() });
+        assert_eq!(route.shards[0].fates[Fate::Upgraded as usize].value(), 1);
+        assert_eq!(route.shards[0].latency.counts().count(), 0);
+    }
+
+    #[test]
+    fn only_attempts_that_were_answered_are_timed() {
+        let attempt = |status, outcome| AttemptRecord {
+            endpoint: Arc::from("127.0.0.1:3000"),
+            started_after: Duration::ZERO,
+            duration: Duration::from_millis(3),
+            status,
+            outcome,
+            reused: true,
+            span: 0,
+        };
+        let registry = Registry::new(1);
+        let upstream = registry.upstream("app");
+        upstream.settle(0, &[attempt(0, "reset"), attempt(500, "answered")]);
+        let shard = &upstream.shards[0];
+        assert_eq!((shard.retries.value(), shard.reused.value()), (1, 2));
+        assert_eq!(shard.latency.counts().map(|(_, count)| count).sum::<u64>(), 1);
     }
 }

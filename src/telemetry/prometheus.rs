@@ -1,38 +1,48 @@
-//! The Prometheus text format, version 0.0.4. Names and units follow OpenTelemetry; `http_requests_total` and
-//! `http_request_duration_seconds` repeat them under the names that existing rules use.
+//! Writes the Prometheus text format, version 0.0.4. What it writes is always well-formed: a family is written once and
+//! in one piece, names are checked, texts are escaped. A caller's mistake costs that family, never the exposition.
 
-use std::fmt::Write;
+use std::collections::HashSet;
+use std::fmt::Write as _;
 
-use super::cells::Merged;
-use super::metrics::{RouteSnapshot, UpstreamSnapshot};
+use super::shard::{BOUNDS, BucketTotals};
 
-/// Upper bounds in microseconds: OpenTelemetry's advice for HTTP durations, and what objectives usually name.
-const BOUNDS: [u64; 17] = [
-    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 250_000, 300_000, 500_000, 750_000, 1_000_000,
-    2_500_000, 5_000_000, 7_500_000, 10_000_000,
-];
-
-/// Writes metric families one after the other.
-#[derive(Default)]
+/// An exposition in the making.
+#[derive(Debug, Default)]
 pub struct PrometheusWriter {
-    text: String,
+    out: String,
+    written: HashSet<String>,
+    /// The family that samples belong to; empty while there is none.
+    family: String,
 }
 
 impl PrometheusWriter {
-    pub fn into_text(self) -> String {
-        self.text
-    }
-
-    /// Begins a family; its samples follow.
+    /// Begins a family of this kind (`counter`, `gauge`, `histogram`); its samples follow. They are left out if there
+    /// already is a family of this name, or if it is not a name.
     pub fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n"); // a String takes everything
+        self.family.clear();
+        if !is_name(name) || !self.written.insert(name.to_owned()) {
+            return;
+        }
+        self.family.push_str(name);
+        self.out.push_str("# HELP ");
+        self.out.push_str(name);
+        self.out.push(' ');
+        escape(&mut self.out, help, false);
+        self.out.push_str("\n# TYPE ");
+        self.out.push_str(name);
+        self.out.push(' ');
+        self.out.push_str(kind);
+        self.out.push('\n');
     }
 
-    /// One sample of the family begun last.
+    /// One sample of the family begun last, which `name` repeats.
     pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
-        self.text.push_str(name);
-        self.labels(labels, None);
-        let _ = writeln!(self.text, " {value}");
+        self.line(name, "", labels, None, |out| number(out, value));
+    }
+
+    /// One sample that is a whole number.
+    pub fn count(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        self.line(name, "", labels, None, |out| whole(out, value));
     }
 
     /// A family of one sample without labels.
@@ -41,145 +51,145 @@ impl PrometheusWriter {
         self.sample(name, &[], value);
     }
 
-    fn labels(&mut self, labels: &[(&str, &str)], bound: Option<&str>) {
-        let all = labels.iter().copied().chain(bound.map(|bound| ("le", bound)));
-        let mut open = '{';
-        for (name, value) in all {
-            self.text.push(open);
-            let _ = write!(self.text, "{name}=\"");
-            for letter in value.chars() {
-                match letter {
-                    '\\' => self.text.push_str("\\\\"),
-                    '"' => self.text.push_str("\\\""),
-                    '\n' => self.text.push_str("\\n"),
-                    plain => self.text.push(plain),
-                }
-            }
-            self.text.push('"');
-            open = ',';
+    /// One series of a histogram family, with the bounds of `BOUNDS`.
+    pub fn histogram(&mut self, name: &str, labels: &[(&str, &str)], totals: &BucketTotals) {
+        let mut below = 0;
+        for (bound, count) in BOUNDS.iter().zip(&totals.counts) {
+            below += count;
+            self.line(name, "_bucket", labels, Some(("le", bound.seconds)), |out| whole(out, below));
         }
-        if open == ',' {
-            self.text.push('}');
-        }
+        let all = totals.count();
+        self.line(name, "_bucket", labels, Some(("le", "+Inf")), |out| whole(out, all));
+        self.line(name, "_sum", labels, None, |out| number(out, totals.sum_nanos as f64 / 1e9));
+        self.line(name, "_count", labels, None, |out| whole(out, all));
     }
 
-    /// A histogram in seconds.
-    pub fn histogram(&mut self, name: &str, labels: &[(&str, &str)], merged: &Merged) {
-        let bucket = format!("{name}_bucket");
-        for bound in BOUNDS {
-            self.text.push_str(&bucket);
-            self.labels(labels, Some(&(bound as f64 / 1e6).to_string()));
-            let _ = writeln!(self.text, " {}", merged.count_up_to(bound));
+    pub fn into_text(self) -> String {
+        self.out
+    }
+
+    fn line(
+        &mut self,
+        name: &str,
+        suffix: &str,
+        labels: &[(&str, &str)],
+        last: Option<(&str, &str)>,
+        value: impl FnOnce(&mut String),
+    ) {
+        if self.family.is_empty() || self.family != name {
+            return;
         }
-        let count = merged.count();
-        self.text.push_str(&bucket);
-        self.labels(labels, Some("+Inf"));
-        let _ = writeln!(self.text, " {count}");
-        self.sample(&format!("{name}_sum"), labels, merged.sum_micros as f64 / 1e6);
-        self.sample(&format!("{name}_count"), labels, count as f64);
+        let out = &mut self.out;
+        out.push_str(name);
+        out.push_str(suffix);
+        let mut before = '{';
+        for (name, text) in labels.iter().copied().chain(last).filter(|(name, _)| is_name(name)) {
+            out.push(before);
+            before = ',';
+            out.push_str(name);
+            out.push_str("=\"");
+            escape(out, text, true);
+            out.push('"');
+        }
+        if before == ',' {
+            out.push('}');
+        }
+        out.push(' ');
+        value(out);
+        out.push('\n');
     }
 }
 
-/// All families of routes.
-pub fn routes(out: &mut PrometheusWriter, routes: &[RouteSnapshot]) {
-    let named = |route: &RouteSnapshot| if route.name.is_empty() { "none".to_owned() } else { route.name.clone() };
-    for (name, help) in [
-        ("http_server_request_duration_seconds", "Time from the first byte of a request to its end, by route."),
-        ("http_request_duration_seconds", "The same as http_server_request_duration_seconds."),
-    ] {
-        out.family(name, "histogram", help);
-        for route in routes {
-            out.histogram(name, &[("http_route", &named(route))], &route.latency);
-        }
-    }
-    out.family("http_requests_total", "counter", "Requests that have ended, by route, method and status class.");
-    for route in routes {
-        for (method, class, count) in &route.requests {
-            let labels = [("route", &*named(route)), ("method", method), ("status", class)];
-            out.sample("http_requests_total", &labels, *count as f64);
-        }
-    }
-    out.family("outrigger_refusals_total", "counter", "Requests that ended by Outrigger's doing, by fate and reason.");
-    for route in routes {
-        for ((fate, reason), count) in &route.reasons {
-            let labels = [("route", &*named(route)), ("fate", fate.label()), ("reason", reason)];
-            out.sample("outrigger_refusals_total", &labels, *count as f64);
-        }
-    }
-    for (name, help, value) in [
-        (
-            "outrigger_request_bytes_total",
-            "Bytes of request bodies.",
-            (|route| route.bytes_in) as fn(&RouteSnapshot) -> u64,
-        ),
-        ("outrigger_response_bytes_total", "Bytes of response bodies.", |route| route.bytes_out),
-    ] {
-        out.family(name, "counter", help);
-        for route in routes {
-            out.sample(name, &[("route", &named(route))], value(route) as f64);
+/// A metric's or label's name. Colons are for recording rules, so they are not ours to write.
+fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// Line feeds and backslashes, and quotes within label values.
+fn escape(out: &mut String, text: &str, quotes: bool) {
+    for character in text.chars() {
+        match character {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '"' if quotes => out.push_str("\\\""),
+            other => out.push(other),
         }
     }
 }
 
-/// All families of upstreams.
-pub fn upstreams(out: &mut PrometheusWriter, upstreams: &[UpstreamSnapshot]) {
-    let name = "outrigger_upstream_duration_seconds";
-    out.family(name, "histogram", "Time of an attempt from its start to the head of the answer.");
-    for upstream in upstreams {
-        out.histogram(name, &[("upstream", &upstream.name)], &upstream.latency);
-    }
-    out.family("outrigger_attempts_total", "counter", "Attempts, by upstream and what they came to.");
-    for upstream in upstreams {
-        for (outcome, count) in &upstream.attempts {
-            out.sample(
-                "outrigger_attempts_total",
-                &[("upstream", &upstream.name), ("outcome", outcome)],
-                *count as f64,
-            );
-        }
-    }
-    out.family("outrigger_retries_total", "counter", "Attempts after the first.");
-    for upstream in upstreams {
-        out.sample("outrigger_retries_total", &[("upstream", &upstream.name)], upstream.retries as f64);
-    }
-    let name = "outrigger_reused_connections_total";
-    out.family(name, "counter", "Attempts answered on a connection that had served before.");
-    for upstream in upstreams {
-        out.sample(name, &[("upstream", &upstream.name)], upstream.reused as f64);
-    }
+fn whole(out: &mut String, value: u64) {
+    // Writing to a String cannot fail.
+    let _ = write!(out, "{value}");
 }
 
-/// What the kernel says of this process; families it does not tell are left out.
-pub fn process(out: &mut PrometheusWriter) {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let status = read("/proc/self/status");
-    let kib =
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<f64>().ok());
-    if let Some(kib) = kib {
-        out.single("process_resident_memory_bytes", "gauge", "Resident memory.", kib * 1024.0);
-    }
-    let stat = read("/proc/self/stat");
-    let fields: Vec<&str> =
-        stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
-    let ticks = |place: usize| fields.get(place).and_then(|field| field.parse::<f64>().ok());
-    if let (Some(user), Some(system)) = (ticks(11), ticks(12)) {
-        // Linux fixes the ticks that user space sees at 100 a second.
-        out.single("process_cpu_seconds_total", "counter", "Processor time, user and system.", (user + system) / 100.0);
-    }
-    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
-        out.single("process_open_fds", "gauge", "Open file descriptors.", open.count() as f64);
+fn number(out: &mut String, value: f64) {
+    if value.is_nan() {
+        out.push_str("NaN");
+    } else if value.is_infinite() {
+        out.push_str(if value > 0.0 { "+Inf" } else { "-Inf" });
+    } else {
+        let _ = write!(out, "{value}");
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::shard::Buckets;
     use super::*;
 
     #[test]
-    fn labels_are_escaped() {
-        let mut out = PrometheusWriter::default();
-        out.sample("a", &[("b", "c\"\\\nd"), ("e", "f")], 1.5);
-        out.sample("a", &[], 2.0);
-        assert_eq!(out.into_text(), "a{b=\"c\\\"\\\\\\nd\",e=\"f\"} 1.5\na 2\n");
+    fn values_and_labels_are_written_as_the_format_wants() {
+        let mut writer = PrometheusWriter::default();
+        writer.family("a_total", "counter", "One\nline \\ \"here\".");
+        writer.count("a_total", &[("path", "a\\b\"c\nd")], u64::MAX);
+        writer.count("a_total", &[], 0);
+        for value in [0.25, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -3.0] {
+            writer.sample("a_total", &[("x", "é")], value);
+        }
+        assert_eq!(
+            writer.into_text(),
+            "# HELP a_total One\\nline \\\\ \"here\".\n# TYPE a_total counter\n\
+             a_total{path=\"a\\\\b\\\"c\\nd\"} 18446744073709551615\na_total 0\n\
+             a_total{x=\"é\"} 0.25\na_total{x=\"é\"} +Inf\na_total{x=\"é\"} -Inf\na_total{x=\"é\"} NaN\n\
+             a_total{x=\"é\"} -3\n"
+        );
+    }
+
+    #[test]
+    fn a_family_is_written_once_and_only_with_a_name() {
+        let mut writer = PrometheusWriter::default();
+        writer.single("one", "gauge", "First.", 1.0);
+        writer.count("two", &[], 5);
+        writer.single("one", "gauge", "Again.", 2.0);
+        writer.single("1st", "counter", "Not a name.", 3.0);
+        writer.single("", "gauge", "Neither.", 4.0);
+        assert_eq!(writer.into_text(), "# HELP one First.\n# TYPE one gauge\none 1\n");
+    }
+
+    #[test]
+    fn buckets_are_cumulative_and_end_in_the_count() {
+        let buckets = Buckets::default();
+        for millis in [1, 3, 100_000] {
+            buckets.record(std::time::Duration::from_millis(millis));
+        }
+        let mut totals = BucketTotals::default();
+        totals.add(&buckets);
+        let mut writer = PrometheusWriter::default();
+        writer.family("d_seconds", "histogram", "Time.");
+        writer.histogram("d_seconds", &[("r", "x")], &totals);
+        let text = writer.into_text();
+        for line in [
+            "d_seconds_bucket{r=\"x\",le=\"0.001\"} 1",
+            "d_seconds_bucket{r=\"x\",le=\"0.0025\"} 1",
+            "d_seconds_bucket{r=\"x\",le=\"0.005\"} 2",
+            "d_seconds_bucket{r=\"x\",le=\"30\"} 2",
+            "d_seconds_bucket{r=\"x\",le=\"+Inf\"} 3",
+            "d_seconds_sum{r=\"x\"} 100.004",
+            "d_seconds_count{r=\"x\"} 3",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
     }
 }
