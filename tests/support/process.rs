@@ -300,7 +300,7 @@ impl Drop for Outrigger {
             let _ = self.child.wait();
         }
         if thread::panicking() {
-            eprintln!("--- outrigger's log\n{}--- its output\n{}---", self.stderr.text(), self.stdout.text());
+            eprintln!("--- outrigger's log\n{}--- its output\n{}---", self.stderr.tail(), self.stdout.tail());
         }
     }
 }
@@ -336,6 +336,14 @@ impl Lines {
         lock(&self.0.0).lines.iter().map(|line| format!("{line}\n")).collect()
     }
 
+    /// The last lines, for a report.
+    pub fn tail(&self) -> String {
+        let collected = lock(&self.0.0);
+        let skipped = collected.lines.len().saturating_sub(TAIL);
+        let more = if skipped > 0 { format!("… {skipped} lines before\n") } else { String::new() };
+        more + &collected.lines[skipped..].iter().map(|line| format!("{line}\n")).collect::<String>()
+    }
+
     /// The first JSON line that fits.
     pub fn wait(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         self.find(what, |line| serde_json::from_str(line).ok().filter(|value| fits(value)))
@@ -362,6 +370,9 @@ impl Lines {
         }
     }
 }
+
+/// Lines of each log that a failed test shows.
+const TAIL: usize = 12;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -255,9 +255,9 @@ pub fn exchange(address: SocketAddr, request: impl AsRef<[u8]>) -> (Vec<u8>, End
 
 /// A plain GET that closes.
 pub fn get(address: SocketAddr, path: &str) -> Response {
-    ask(address, format!("GET {path} HTTP/1.1\r\nhost: test.example\r\nconnection: close\r\n\r\n"))
+    ask(address, format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
 }
 
 pub fn post(address: SocketAddr, path: &str) -> Response {
-    ask(address, format!("POST {path} HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"))
+    ask(address, format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"))
 }
