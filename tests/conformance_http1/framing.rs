@@ -138,7 +138,9 @@ fn row_7_there_is_exactly_one_valid_host() {
 fn row_10_bytes_that_no_target_has_are_refused() {
     let cases: Vec<(String, Vec<u8>)> = [" ", "\t", "\0", "\x7f", "\"", "<", ">", "\\", "^", "`", "{", "}"]
         .iter()
-        .map(|odd| (format!("{odd:?}"), format!("GET /a{odd}b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").into_bytes()))
+        .map(|odd| {
+            (format!("{odd:?}"), format!("GET /a{odd}b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").into_bytes())
+        })
         .chain([("8 bits".to_owned(), b"GET /a\xe9b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_vec())])
         .collect();
     let app = RawApp::fine();

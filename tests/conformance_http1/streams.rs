@@ -77,7 +77,7 @@ fn a_slow_reader_holds_the_app_back_and_costs_no_memory() {
     let sent = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&sent);
     let app = RawApp::start(move |conn| {
-        let mut conn = conn;
+        let mut conn = conn.into_slow();
         conn.request();
         conn.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n"));
         let piece = vec![b'x'; 64 * 1024];
@@ -111,7 +111,7 @@ fn a_slow_app_holds_the_client_back_and_costs_no_memory() {
     let (go, wait) = mpsc::channel::<()>();
     let wait = Mutex::new(wait);
     let app = RawApp::start(move |conn| {
-        let mut conn = conn;
+        let mut conn = conn.into_slow();
         if conn.head().is_err() {
             return;
         }

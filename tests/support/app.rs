@@ -51,6 +51,12 @@ impl Conn {
     pub fn reset(self) {
         self.wire.reset();
     }
+
+    /// With longer deadlines, for a peer that is meant to be slow.
+    pub fn into_slow(mut self) -> Conn {
+        self.wire.set_deadline(super::DEADLINE * 3);
+        self
+    }
 }
 
 impl Deref for Conn {

@@ -9,6 +9,8 @@
 
 pub mod app;
 pub mod config;
+pub mod frames;
+pub mod http2;
 pub mod message;
 pub mod process;
 pub mod tls;

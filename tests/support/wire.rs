@@ -43,9 +43,13 @@ impl Wire {
 
     /// Other deadlines than the usual, for transfers that are long.
     pub fn deadline(mut self, deadline: Duration) -> Wire {
+        self.set_deadline(deadline);
+        self
+    }
+
+    pub fn set_deadline(&mut self, deadline: Duration) {
         self.stream.set_write_timeout(Some(deadline)).expect("write timeout");
         self.deadline = deadline;
-        self
     }
 
     pub fn stream(&self) -> &TcpStream {
