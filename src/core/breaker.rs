@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn open_time_doubles_to_its_maximum_while_tests_fail() {
         let (mut breaker, mut now) = (Breaker::new(), start());
-        (0..2).for_each(|_| drop(fail(&mut breaker, now)));
+        (0..2).for_each(|_| _ = fail(&mut breaker, now));
         let mut times = Vec::new();
         for _ in 0..5 {
             fail(&mut breaker, now);
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn a_test_request_that_is_given_up_frees_its_place() {
         let (mut breaker, now) = (Breaker::new(), start());
-        (0..3).for_each(|_| drop(fail(&mut breaker, now)));
+        (0..3).for_each(|_| _ = fail(&mut breaker, now));
         let later = now + PARAMS.open_for_base;
         let first = breaker.admit(&PARAMS, later).unwrap();
         let _second = breaker.admit(&PARAMS, later).unwrap();
@@ -289,7 +289,7 @@ mod tests {
     fn a_result_of_an_earlier_generation_changes_nothing() {
         let (mut breaker, now) = (Breaker::new(), start());
         let late = breaker.admit(&PARAMS, now).unwrap();
-        (0..3).for_each(|_| drop(fail(&mut breaker, now)));
+        (0..3).for_each(|_| _ = fail(&mut breaker, now));
         assert_eq!(breaker.record(late, Outcome::Success, &PARAMS, now, 0.5), None);
         assert_eq!(breaker.state(now).label(), "open");
     }
@@ -300,7 +300,7 @@ mod tests {
         assert_eq!(breaker.force(Some(Forced::Open), now).unwrap().to, "forced_open");
         assert!(breaker.admit(&PARAMS, now + Duration::from_secs(3600)).is_err());
         breaker.force(Some(Forced::Closed), now);
-        (0..9).for_each(|_| drop(fail(&mut breaker, now)));
+        (0..9).for_each(|_| _ = fail(&mut breaker, now));
         assert_eq!(breaker.force(None, now).unwrap().to, "closed");
         assert_eq!(breaker.force(None, now), None);
     }
@@ -309,7 +309,7 @@ mod tests {
     fn a_healthy_app_need_not_wait() {
         let (mut breaker, now) = (Breaker::new(), start());
         assert_eq!(breaker.healthy(now), None);
-        (0..3).for_each(|_| drop(fail(&mut breaker, now)));
+        (0..3).for_each(|_| _ = fail(&mut breaker, now));
         assert_eq!(breaker.healthy(now).unwrap().to, "half_open");
         let ticket = breaker.admit(&PARAMS, now).unwrap();
         assert_eq!(breaker.record(ticket, Outcome::Success, &PARAMS, now, 0.5).unwrap().to, "closed");

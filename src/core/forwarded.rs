@@ -113,7 +113,8 @@ pub fn write(headers: &mut HeaderMap, hop: &Hop<'_>) {
     if !(hop.peer_trusted && headers.contains_key(X_FORWARDED_PROTO)) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(hop.scheme));
     }
-    if !(hop.peer_trusted && headers.contains_key(X_FORWARDED_HOST)) && !hop.host.is_empty() {
+    let told = hop.peer_trusted && headers.contains_key(X_FORWARDED_HOST);
+    if !told && !hop.host.is_empty() {
         set(headers, X_FORWARDED_HOST, hop.host);
     }
 }

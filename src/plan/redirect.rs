@@ -43,8 +43,7 @@ impl Template {
 
 fn encode(value: &str, out: &mut String) {
     use std::fmt::Write;
-    let mut bytes = value.bytes().peekable();
-    while let Some(byte) = bytes.next() {
+    for byte in value.bytes() {
         let plain = byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte);
         match byte {
             // Already an escape: normalisation has checked the digits.

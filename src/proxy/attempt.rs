@@ -351,7 +351,7 @@ impl Permit {
         now: Instant,
     ) -> Result<Permit, Duration> {
         let held = match params {
-            Some(params) => Some((endpoint.state.admit(params, now)?, params.clone())),
+            Some(params) => Some((endpoint.state.admit(params, now)?, *params)),
             None => None,
         };
         Ok(Permit { endpoint: endpoint.state.clone(), held, proxy: exchange.proxy.clone(), taken: now })

@@ -86,151 +86,33 @@ impl Refusal {
     }
 
     fn entry(&self) -> Entry {
-        use StatusCode as S;
-        let refused = Fate::Refused;
         match self {
-            Refusal::Ambiguous(what) => entry(
-                what.label(),
-                S::from_u16(what.status()).unwrap_or(S::BAD_REQUEST),
-                what.explain(),
-                "http_request_error",
-                refused,
-                3,
-            ),
-            Refusal::RequestBroken => entry(
-                "request_broken",
-                S::BAD_REQUEST,
-                "The request body is malformed.",
-                "http_request_error",
-                refused,
-                3,
-            ),
-            Refusal::RequestBodyTimeout => entry(
-                "request_body_timeout",
-                S::REQUEST_TIMEOUT,
-                "The request body arrived too slowly.",
-                "http_request_error",
-                Fate::TimedOut,
-                4,
-            ),
-            Refusal::BodyTooLarge => entry(
-                "body_too_large",
-                S::PAYLOAD_TOO_LARGE,
-                "The request body is larger than this route allows.",
-                "http_request_denied",
-                refused,
-                8,
-            ),
-            Refusal::RouteNotFound => entry(
-                "route_not_found",
-                S::NOT_FOUND,
-                "No route matches this host and path.",
-                "destination_not_found",
-                refused,
-                12,
-            ),
-            Refusal::MethodNotAllowed { .. } => entry(
-                "method_not_allowed",
-                S::METHOD_NOT_ALLOWED,
-                "This path does not accept this method.",
-                "http_request_denied",
-                refused,
-                12,
-            ),
-            Refusal::Misdirected => entry(
-                "misdirected",
-                S::MISDIRECTED_REQUEST,
-                "This host is not served here over HTTPS.",
-                "http_request_denied",
-                refused,
-                9,
-            ),
-            Refusal::LoopDetected => entry(
-                "loop_detected",
-                S::LOOP_DETECTED,
-                "The request has passed here too often.",
-                "proxy_loop_detected",
-                refused,
-                13,
-            ),
-            Refusal::RateLimited { .. } => {
-                entry("rate_limited", S::TOO_MANY_REQUESTS, "Too many requests.", "http_request_denied", refused, 8)
-            }
-            Refusal::ConcurrencyLimit => entry(
-                "concurrency_limit",
-                S::SERVICE_UNAVAILABLE,
-                "Too many requests are in progress.",
-                "connection_limit_reached",
-                refused,
-                8,
-            ),
-            Refusal::BreakerOpen { .. } => entry(
-                "breaker_open",
-                S::SERVICE_UNAVAILABLE,
-                "The service has been failing and is being given time.",
-                "destination_unavailable",
-                refused,
-                14,
-            ),
-            Refusal::ConnectRefused => entry(
-                "connect_refused",
-                S::BAD_GATEWAY,
-                "The service is not listening.",
-                "connection_refused",
-                Fate::Unreachable,
-                14,
-            ),
-            Refusal::ConnectTimeout => entry(
-                "connect_timeout",
-                S::GATEWAY_TIMEOUT,
-                "The service could not be reached in time.",
-                "connection_timeout",
-                Fate::TimedOut,
-                14,
-            ),
-            Refusal::ConnectFailed => entry(
-                "connect_failed",
-                S::BAD_GATEWAY,
-                "The service could not be reached.",
-                "destination_unavailable",
-                Fate::Unreachable,
-                14,
-            ),
-            Refusal::FirstByteTimeout => timeout("first_byte_timeout", "The service did not begin to answer in time."),
-            Refusal::PerTryTimeout => timeout("per_try_timeout", "The service did not answer an attempt in time."),
-            Refusal::TotalTimeout => timeout("total_timeout", "The service did not answer in time."),
-            Refusal::Reset => entry(
-                "reset",
-                S::BAD_GATEWAY,
-                "The service ended the connection without an answer.",
-                "connection_terminated",
-                Fate::Unreachable,
-                14,
-            ),
-            Refusal::ResponseMalformed => entry(
-                "response_malformed",
-                S::BAD_GATEWAY,
-                "The service gave an answer that is not valid HTTP.",
-                "http_protocol_error",
-                Fate::AppError,
-                13,
-            ),
-            Refusal::UpgradeFailed => entry(
-                "upgrade_failed",
-                S::BAD_GATEWAY,
-                "The service changed protocols without being asked.",
-                "http_upgrade_failed",
-                Fate::AppError,
-                13,
-            ),
-            Refusal::ListenerGone => entry(
-                "listener_gone",
-                S::MISDIRECTED_REQUEST,
-                "This address is no longer served.",
-                "destination_unavailable",
-                refused,
-                14,
-            ),
+            Refusal::Ambiguous(what) => Entry {
+                label: what.label(),
+                status: StatusCode::from_u16(what.status()).unwrap_or(StatusCode::BAD_REQUEST),
+                title: what.explain(),
+                ..REQUEST_BROKEN
+            },
+            Refusal::RequestBroken => REQUEST_BROKEN,
+            Refusal::RequestBodyTimeout => REQUEST_BODY_TIMEOUT,
+            Refusal::BodyTooLarge => BODY_TOO_LARGE,
+            Refusal::RouteNotFound => ROUTE_NOT_FOUND,
+            Refusal::MethodNotAllowed { .. } => METHOD_NOT_ALLOWED,
+            Refusal::Misdirected => MISDIRECTED,
+            Refusal::LoopDetected => LOOP_DETECTED,
+            Refusal::RateLimited { .. } => RATE_LIMITED,
+            Refusal::ConcurrencyLimit => CONCURRENCY_LIMIT,
+            Refusal::BreakerOpen { .. } => BREAKER_OPEN,
+            Refusal::ConnectRefused => CONNECT_REFUSED,
+            Refusal::ConnectTimeout => CONNECT_TIMEOUT,
+            Refusal::ConnectFailed => CONNECT_FAILED,
+            Refusal::FirstByteTimeout => FIRST_BYTE_TIMEOUT,
+            Refusal::PerTryTimeout => PER_TRY_TIMEOUT,
+            Refusal::TotalTimeout => TOTAL_TIMEOUT,
+            Refusal::Reset => RESET,
+            Refusal::ResponseMalformed => RESPONSE_MALFORMED,
+            Refusal::UpgradeFailed => UPGRADE_FAILED,
+            Refusal::ListenerGone => LISTENER_GONE,
         }
     }
 
@@ -347,6 +229,140 @@ fn with_body(status: StatusCode, kind: &'static str, body: String) -> Response<B
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
+
+const REQUEST_BROKEN: Entry = entry(
+    "request_broken",
+    StatusCode::BAD_REQUEST,
+    "The request body is malformed.",
+    "http_request_error",
+    Fate::Refused,
+    3,
+);
+const REQUEST_BODY_TIMEOUT: Entry = entry(
+    "request_body_timeout",
+    StatusCode::REQUEST_TIMEOUT,
+    "The request body arrived too slowly.",
+    "http_request_error",
+    Fate::TimedOut,
+    4,
+);
+const BODY_TOO_LARGE: Entry = entry(
+    "body_too_large",
+    StatusCode::PAYLOAD_TOO_LARGE,
+    "The request body is larger than this route allows.",
+    "http_request_denied",
+    Fate::Refused,
+    8,
+);
+const ROUTE_NOT_FOUND: Entry = entry(
+    "route_not_found",
+    StatusCode::NOT_FOUND,
+    "No route matches this host and path.",
+    "destination_not_found",
+    Fate::Refused,
+    12,
+);
+const METHOD_NOT_ALLOWED: Entry = entry(
+    "method_not_allowed",
+    StatusCode::METHOD_NOT_ALLOWED,
+    "This path does not accept this method.",
+    "http_request_denied",
+    Fate::Refused,
+    12,
+);
+const MISDIRECTED: Entry = entry(
+    "misdirected",
+    StatusCode::MISDIRECTED_REQUEST,
+    "This host is not served here over HTTPS.",
+    "http_request_denied",
+    Fate::Refused,
+    9,
+);
+const LOOP_DETECTED: Entry = entry(
+    "loop_detected",
+    StatusCode::LOOP_DETECTED,
+    "The request has passed here too often.",
+    "proxy_loop_detected",
+    Fate::Refused,
+    13,
+);
+const RATE_LIMITED: Entry =
+    entry("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests.", "http_request_denied", Fate::Refused, 8);
+const CONCURRENCY_LIMIT: Entry = entry(
+    "concurrency_limit",
+    StatusCode::SERVICE_UNAVAILABLE,
+    "Too many requests are in progress.",
+    "connection_limit_reached",
+    Fate::Refused,
+    8,
+);
+const BREAKER_OPEN: Entry = entry(
+    "breaker_open",
+    StatusCode::SERVICE_UNAVAILABLE,
+    "The service has been failing and is being given time.",
+    "destination_unavailable",
+    Fate::Refused,
+    14,
+);
+const CONNECT_REFUSED: Entry = entry(
+    "connect_refused",
+    StatusCode::BAD_GATEWAY,
+    "The service is not listening.",
+    "connection_refused",
+    Fate::Unreachable,
+    14,
+);
+const CONNECT_TIMEOUT: Entry = entry(
+    "connect_timeout",
+    StatusCode::GATEWAY_TIMEOUT,
+    "The service could not be reached in time.",
+    "connection_timeout",
+    Fate::TimedOut,
+    14,
+);
+const CONNECT_FAILED: Entry = entry(
+    "connect_failed",
+    StatusCode::BAD_GATEWAY,
+    "The service could not be reached.",
+    "destination_unavailable",
+    Fate::Unreachable,
+    14,
+);
+const FIRST_BYTE_TIMEOUT: Entry = timeout("first_byte_timeout", "The service did not begin to answer in time.");
+const PER_TRY_TIMEOUT: Entry = timeout("per_try_timeout", "The service did not answer an attempt in time.");
+const TOTAL_TIMEOUT: Entry = timeout("total_timeout", "The service did not answer in time.");
+const RESET: Entry = entry(
+    "reset",
+    StatusCode::BAD_GATEWAY,
+    "The service ended the connection without an answer.",
+    "connection_terminated",
+    Fate::Unreachable,
+    14,
+);
+const RESPONSE_MALFORMED: Entry = entry(
+    "response_malformed",
+    StatusCode::BAD_GATEWAY,
+    "The service gave an answer that is not valid HTTP.",
+    "http_protocol_error",
+    Fate::AppError,
+    13,
+);
+const UPGRADE_FAILED: Entry = entry(
+    "upgrade_failed",
+    StatusCode::BAD_GATEWAY,
+    "The service changed protocols without being asked.",
+    "http_upgrade_failed",
+    Fate::AppError,
+    13,
+);
+const LISTENER_GONE: Entry = entry(
+    "listener_gone",
+    StatusCode::MISDIRECTED_REQUEST,
+    "This address is no longer served.",
+    "destination_unavailable",
+    Fate::Refused,
+    14,
+);
 
 #[cfg(test)]
 mod tests {

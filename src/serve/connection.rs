@@ -196,7 +196,7 @@ async fn linger(mut stream: Stream) {
             return;
         }
         let mut left = LINGER_BYTES_MAX;
-        let mut bytes = [0; 4096];
+        let mut bytes = vec![0; 4096]; // on the heap: every connection's task is as large as its largest moment
         while left > 0 {
             match stream.read(&mut bytes).await {
                 Ok(0) | Err(_) => return,

@@ -13,12 +13,14 @@ use super::server::Server;
 use crate::core::drain::{Drain, Open, Params, Phase};
 use crate::proxy::Shared;
 use crate::state::clock;
-use crate::state::lifecycle::Stage;
+use crate::state::lifecycle::{Lifecycle, Stage};
 
-/// How often the counts are looked at.
+/// How often the counts are looked at; they change without telling.
 const LOOK: Duration = Duration::from_millis(10);
 /// After the cut, what was cut is given this long to settle its account.
 const SETTLE_MAX: Duration = Duration::from_millis(500);
+/// What upgraded connections need to part: farewells are spread over two seconds, and a peer has one to answer.
+pub const FAREWELL: Duration = Duration::from_millis(3500);
 
 /// What the drain did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -35,46 +37,49 @@ pub struct DrainReport {
     pub duration: Duration,
 }
 
-/// Drains and returns when nothing is open any more, or when `params.timeout` or `abort` has ended it.
+/// Drains and returns when nothing is open any more, or when the time of `params` or `abort` has ended it.
 pub async fn drain(server: &Server, shared: &Shared, params: Params, abort: impl Future) -> DrainReport {
     let lifecycle = &shared.states.lifecycle;
     let began = clock::now();
-    let websockets = u64::try_from(lifecycle.upgraded()).unwrap_or(u64::MAX);
+    let websockets_closed = u64::try_from(lifecycle.upgraded()).unwrap_or(u64::MAX);
     let mut decision = Drain::new();
     decision.start(params, began);
     lifecycle.advance(Stage::Delaying);
     let mut abort = pin!(abort);
-    let (mut forced, mut closing) = (false, false);
+    let (mut forced, mut closed) = (false, false);
     loop {
         let now = clock::now();
-        let upgraded = lifecycle.upgraded();
-        let requests = lifecycle.in_flight().saturating_sub(upgraded) + lifecycle.connections();
-        match decision.tick(now, Open { requests, upgraded }) {
-            Phase::Serving | Phase::Delaying => {}
-            Phase::Closing if closing => {}
-            Phase::Closing => {
-                closing = true;
-                close(server, shared).await;
-                continue;
-            }
+        let phase = decision.tick(now, open(lifecycle, closed));
+        if phase >= Phase::Closing && !closed {
+            close(server, shared).await;
+            closed = true;
+            continue;
+        }
+        match phase {
+            Phase::Serving | Phase::Delaying | Phase::Closing => {}
             Phase::Parting => lifecycle.advance(Stage::Parting),
             Phase::Finished | Phase::Aborted => break,
         }
-        let wait = decision.next_change().map_or(LOOK, |at| at.saturating_duration_since(now).min(LOOK));
+        let change = decision.next_change().map_or(LOOK, |at| at.saturating_duration_since(now));
         tokio::select! {
-            () = sleep(wait.max(Duration::from_millis(1))) => {}
+            () = sleep(change.clamp(Duration::from_millis(1), LOOK)) => {}
             _ = &mut abort, if !forced => {
                 forced = true;
                 decision.signal_again();
             }
         }
     }
-    if !closing {
-        close(server, shared).await; // nothing was open, or nobody wants to wait
-    }
     cut(server, shared).await;
     let (finished, cut) = lifecycle.drained();
-    DrainReport { finished, cut, forced, websockets_closed: websockets, duration: clock::now() - began }
+    DrainReport { finished, cut, forced, websockets_closed, duration: clock::now() - began }
+}
+
+/// A connection counts like a request: the last bytes of an answer are on it. Before the ports are closed their
+/// backlog may hold anything, so that something is always open.
+fn open(lifecycle: &Lifecycle, closed: bool) -> Open {
+    let upgraded = lifecycle.upgraded();
+    let requests = lifecycle.in_flight().saturating_sub(upgraded) + lifecycle.connections();
+    Open { requests: requests.max(usize::from(!closed)), upgraded }
 }
 
 async fn close(server: &Server, shared: &Shared) {

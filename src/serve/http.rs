@@ -25,9 +25,8 @@ use super::io::ConnectionIo;
 use super::worker::{Order, Seat};
 use crate::proxy::{Body, ClientBody, Peer, Proxy};
 use crate::state::clock;
+use crate::upstream::rt::LocalExecutor;
 
-/// Header lines of a request; more are answered 431.
-const HEADERS_MAX: usize = 100;
 /// Bytes of a request head.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Read and write buffer of an HTTP/1 connection.
@@ -74,10 +73,10 @@ pub struct Front {
 
 pub async fn http1(io: ConnectionIo, front: Front, seat: &Seat, limits: &Limits, tls: bool) -> Ending {
     let mut builder = http1::Builder::new();
+    // Not `max_headers`: its default is the 100 we want, and setting it makes hyper zero two tables per request.
     builder
         .half_close(false)
         .keep_alive(true)
-        .max_headers(HEADERS_MAX)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(BUFFER_MAX)
         .header_read_timeout(None)
@@ -167,16 +166,6 @@ impl http_body::Body for Carried {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// Runs HTTP/2 streams on the worker's own thread.
-#[derive(Clone, Copy)]
-struct LocalExecutor;
-
-impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
     }
 }
 

@@ -122,6 +122,27 @@ impl Socket {
         })
     }
 
+    fn try_clone(&self) -> io::Result<Socket> {
+        Ok(match self {
+            Socket::Tcp(socket) => Socket::Tcp(socket.try_clone()?),
+            Socket::Unix(socket) => Socket::Unix(socket.try_clone()?),
+        })
+    }
+
+    /// Whether this socket, given to us, listens where `address` says.
+    pub fn is_at(&self, address: &Address) -> bool {
+        match (self, address) {
+            (Socket::Tcp(socket), Address::Tcp { host, port }) => socket.local_addr().is_ok_and(|bound| {
+                let same = || host.parse().is_ok_and(|ip: std::net::IpAddr| ip == bound.ip());
+                bound.port() == *port && (bound.ip().is_unspecified() || same())
+            }),
+            (Socket::Unix(socket), Address::Unix(path)) => {
+                socket.local_addr().is_ok_and(|bound| bound.as_pathname() == Some(path))
+            }
+            (Socket::Tcp(_), Address::Unix(_)) | (Socket::Unix(_), Address::Tcp { .. }) => false,
+        }
+    }
+
     pub fn listen(&self) -> io::Result<()> {
         match self {
             Socket::Tcp(socket) => rustix::net::listen(socket, BACKLOG)?,
@@ -140,11 +161,21 @@ pub fn bind(address: &Address, workers: usize, ours: impl Fn(u16) -> bool) -> Re
     .map_err(|problem| in_words(address, &problem))
 }
 
-/// Takes an inherited socket over for every worker.
-pub fn adopt(socket: &std::net::TcpListener, workers: usize) -> io::Result<(Bound, Vec<Socket>)> {
-    prepare_tcp(&SockRef::from(socket))?;
-    let copies = (0..workers).map(|_| socket.try_clone().map(Socket::Tcp)).collect::<io::Result<_>>()?;
-    Ok((Bound::Tcp(socket.local_addr()?), copies))
+/// Takes an inherited socket over for every worker. The file of a Unix socket stays its maker's.
+pub fn adopt(socket: &Socket, workers: usize) -> io::Result<(Bound, Vec<Socket>)> {
+    let bound = match socket {
+        Socket::Tcp(socket) => {
+            prepare_tcp(&SockRef::from(socket))?;
+            Bound::Tcp(socket.local_addr()?)
+        }
+        Socket::Unix(socket) => {
+            socket.set_nonblocking(true)?;
+            let path = socket.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();
+            Bound::Unix { path, device: 0, inode: 0 }
+        }
+    };
+    let copies = (0..workers).map(|_| socket.try_clone()).collect::<io::Result<_>>()?;
+    Ok((bound, copies))
 }
 
 fn bind_tcp(host: &str, port: u16, workers: usize, ours: impl Fn(u16) -> bool) -> io::Result<(Bound, Vec<Socket>)> {
@@ -264,7 +295,7 @@ fn admit(worker: &Rc<Worker>, listener: &Rc<LocalListener>, raw: Raw, peer: Sock
     let max = plan.listener(listener.shared.slot).map_or(usize::MAX, |plan| plan.connections_max);
     // What is turned away is closed at once: it has cost one descriptor for a moment, and no request has been read.
     let Some(place) = listener.shared.gate.enter(max) else { return };
-    if worker.proxy.shared().states.lifecycle.connections() >= worker.connections_max {
+    if worker.proxy.shared().states.lifecycle.connections() >= worker.connections_max.get() {
         listener.shared.gate.turn(Turned::Descriptors);
         return;
     }

@@ -20,6 +20,8 @@ mod stream;
 
 mod proxy_protocol;
 
+mod metrics;
+
 pub mod certificates;
 pub mod tls;
 

@@ -4,21 +4,30 @@
 //! changes nothing; [`Server::commit`] cannot fail. An unchanged address is never bound again, whatever else changed.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::activity::{Ticks, millis};
 use super::certificates::{CertificateInfo, Fingerprint};
+use super::gate::Gate;
 use super::listener::{self, Bound, ListenerShared, Socket};
-use super::tls;
 use super::worker::{self, Command};
+use super::{metrics, tls};
 use crate::core::units::Address;
 use crate::plan::{ListenerPlan, Plan};
 use crate::proxy::Shared;
+use crate::state::clock;
 use crate::state::journal::lock;
+
+/// A worker that has not ticked for this long hangs.
+const SILENCE_MAX_MS: u64 = 10_000;
+
+/// For the workers to end.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 
 /// Why a listener cannot be served, for a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,13 +48,14 @@ pub struct Server {
     shared: Arc<Shared>,
     workers: Vec<WorkerHandle>,
     /// Sockets given by the service manager that no listener has taken yet.
-    inherited: Mutex<Vec<TcpListener>>,
+    inherited: Mutex<Vec<Socket>>,
     /// By slot.
     open: Arc<Mutex<HashMap<usize, OpenListener>>>,
 }
 
 struct WorkerHandle {
     commands: mpsc::UnboundedSender<Command>,
+    ticks: Arc<Ticks>,
     thread: JoinHandle<()>,
 }
 
@@ -79,15 +89,18 @@ enum TlsChange {
 
 impl Server {
     /// Starts `workers` threads; nothing listens yet. `inherited` are listening sockets of socket activation.
-    pub fn start(shared: Arc<Shared>, workers: usize, inherited: Vec<TcpListener>) -> Result<Server, ServeProblem> {
+    pub fn start(shared: Arc<Shared>, workers: usize, inherited: Vec<Socket>) -> Result<Server, ServeProblem> {
         let start = |index: usize| -> std::io::Result<WorkerHandle> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (commands, orders) = mpsc::unbounded_channel();
             let shared = Arc::clone(&shared);
+            let ticks = Arc::new(Ticks::default());
+            ticks.advance();
+            let told = Arc::clone(&ticks);
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
-                .spawn(move || worker::run(index, shared, runtime, orders))?;
-            Ok(WorkerHandle { commands, thread })
+                .spawn(move || worker::run(index, shared, told, runtime, orders))?;
+            Ok(WorkerHandle { commands, ticks, thread })
         };
         let workers = (0..workers.max(1)).map(start).collect::<std::io::Result<_>>().map_err(|problem| {
             ServeProblem { path: "workers".to_owned(), words: format!("a worker cannot be started: {problem}") }
@@ -147,50 +160,45 @@ impl Server {
     }
 
     /// The inherited socket that listens where `address` says.
-    fn take_inherited(&self, address: &Address) -> Option<TcpListener> {
-        let Address::Tcp { host, port } = address else { return None };
+    fn take_inherited(&self, address: &Address) -> Option<Socket> {
         let mut inherited = lock(&self.inherited);
-        let fits = |socket: &TcpListener| {
-            let Ok(bound) = socket.local_addr() else { return false };
-            let wanted = host.parse().map(|ip| SocketAddr::new(ip, *port));
-            bound.port() == *port && (bound.ip().is_unspecified() || wanted.is_ok_and(|wanted| wanted == bound))
-        };
-        let index = inherited.iter().position(fits)?;
+        let index = inherited.iter().position(|socket| socket.is_at(address))?;
         Some(inherited.swap_remove(index))
     }
 
     /// Puts a prepared plan's listeners in force; to be called after the plan itself is.
-    pub fn commit(&self, prepared: Prepared) {
+    pub fn commit(&self, mut prepared: Prepared) {
         let mut open = lock(&self.open);
-        for (slot, name, change) in prepared.kept {
+        for (slot, name, change) in std::mem::take(&mut prepared.kept) {
             let Some(known) = open.get_mut(&slot) else { continue };
             known.shared.rename(&name);
             if let TlsChange::To(loaded) = change {
                 let loaded = loaded.map(|loaded| *loaded);
                 known.shared.tls.store(loaded.as_ref().map(|tls| Arc::clone(&tls.config)));
+                loaded.iter().for_each(warn_of_expiry);
                 known.tls = loaded;
                 known.refused = None;
             }
         }
-        for fresh in prepared.fresh {
+        for fresh in std::mem::take(&mut prepared.fresh) {
             let config = fresh.tls.as_ref().map(|tls| Arc::clone(&tls.config));
             tracing::info!(listener = %fresh.name, address = %fresh.bound, "listening");
+            fresh.tls.iter().for_each(warn_of_expiry);
             let shared = Arc::new(ListenerShared::new(fresh.slot, &fresh.name, fresh.bound, config));
             for (worker, socket) in self.workers.iter().zip(fresh.sockets) {
                 worker.tell(Command::Listen(Arc::clone(&shared), socket));
             }
             open.insert(fresh.slot, OpenListener { shared, tls: fresh.tls, refused: None });
         }
-        for slot in prepared.dropped {
+        for slot in std::mem::take(&mut prepared.dropped) {
             let Some(known) = open.remove(&slot) else { continue };
             tracing::info!(listener = %known.shared.name(), address = %known.shared.bound, "no longer listening");
             known.shared.bound.clean_up();
             self.tell_all(|| Command::Drop(slot));
         }
-        let unused = std::mem::take(&mut *lock(&self.inherited));
-        for socket in unused {
-            let address = socket.local_addr().map(|address| address.to_string()).unwrap_or_default();
-            tracing::warn!(address, "an inherited socket matches no listener and is closed");
+        let unused = std::mem::take(&mut *lock(&self.inherited)).len();
+        if unused > 0 {
+            tracing::warn!(unused, "inherited sockets that match no listener are closed");
         }
     }
 
@@ -201,6 +209,33 @@ impl Server {
             open.values().map(|known| ((*known.shared.name()).clone(), known.shared.bound.clone())).collect();
         found.sort_by(|one, other| one.0.cmp(&other.0));
         found
+    }
+
+    /// Whether every worker has looked at the clock lately: for watchdogs.
+    pub fn is_alive(&self) -> bool {
+        let now = millis(clock::now());
+        let lately = |worker: &WorkerHandle| now.saturating_sub(worker.ticks.read()) < SILENCE_MAX_MS;
+        self.workers.iter().all(|worker| !worker.thread.is_finished() && lately(worker))
+    }
+
+    /// Listener names and the counts of their connections.
+    pub fn gates(&self) -> Vec<(Arc<String>, Arc<Gate>)> {
+        let open = lock(&self.open);
+        open.values().map(|known| (known.shared.name(), Arc::clone(&known.shared.gate))).collect()
+    }
+
+    /// Adds the connections of each listener and the certificates to what `/metrics` shows.
+    pub fn register_metrics(&self) {
+        let open = Arc::clone(&self.open);
+        self.shared.telemetry.register(move |out| {
+            let open = lock(&open);
+            let shown = open.values().map(|known| metrics::Shown {
+                name: known.shared.name(),
+                gate: &known.shared.gate,
+                certificates: known.tls.as_ref().map_or(&[], |tls| &tls.certificates),
+            });
+            metrics::write(&shown.collect::<Vec<_>>(), out);
+        });
     }
 
     /// Every certificate in use.
@@ -230,6 +265,7 @@ impl Server {
             match tls::load(&name, &current.plan, Some(current)) {
                 Ok(loaded) => {
                     known.shared.tls.store(Some(Arc::clone(&loaded.config)));
+                    warn_of_expiry(&loaded);
                     let words = format!("new certificate for {}", names(&loaded.certificates));
                     self.shared.states.journal.record("certificate", name.as_str(), words);
                     known.tls = Some(loaded);
@@ -274,11 +310,15 @@ impl Server {
         self.tell_all(|| Command::Cut);
     }
 
-    /// Ends the workers and waits for their threads.
-    pub fn shutdown(self) {
+    /// Ends the workers and waits for their threads, but not for one that hangs.
+    pub async fn shutdown(self) {
         self.tell_all(|| Command::Shutdown);
+        let until = clock::now() + SHUTDOWN_MAX;
         for worker in self.workers {
-            if worker.thread.join().is_err() {
+            while !worker.thread.is_finished() && clock::now() < until {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            if worker.thread.is_finished() && worker.thread.join().is_err() {
                 tracing::error!("a worker had panicked");
             }
         }
@@ -310,6 +350,21 @@ impl Prepared {
                 problems.push(ServeProblem { path: format!("listeners.{}.address", fresh.name), words });
             }
         }
+    }
+}
+
+impl Drop for Prepared {
+    /// What was not committed leaves no socket file behind.
+    fn drop(&mut self) {
+        self.fresh.iter().for_each(|fresh| fresh.bound.clean_up());
+    }
+}
+
+/// Not a refusal: the operator may have nothing better yet, and clients that do not look keep working.
+fn warn_of_expiry(tls: &tls::Loaded) {
+    let now = clock::wall();
+    for certificate in tls.certificates.iter().filter(|certificate| certificate.not_after < now) {
+        tracing::warn!(listener = certificate.listener, certificate = %certificate.path.display(), "expired");
     }
 }
 

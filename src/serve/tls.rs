@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::certificates::{self, Certificate, CertificateInfo, Fingerprint};
@@ -31,6 +33,8 @@ use rustls::crypto::ring as provider;
 
 /// From the first byte to the end of the handshake.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// What a handshake may take while all turns are taken.
+const HANDSHAKE_FAIR: Duration = Duration::from_secs(1);
 /// Handshakes in progress per worker; more wait for their turn inside their own time.
 pub const HANDSHAKES_MAX: usize = 256;
 
@@ -197,7 +201,17 @@ pub async fn handshake(
     }
     // Closing the semaphore is nobody's business, so this cannot fail; if it did, the turn would not matter.
     let _turn = turns.acquire().await.ok();
-    let stream = TlsAcceptor::from(config).accept(stream).await.map_err(HandshakeProblem::Failed)?;
+    let mut accepting = pin!(TlsAcceptor::from(config).accept(stream));
+    let stream = loop {
+        match timeout(HANDSHAKE_FAIR, &mut accepting).await {
+            Ok(done) => break done.map_err(HandshakeProblem::Failed)?,
+            // Others wait, and a client in earnest would have been done: half-open handshakes must not hold them up.
+            Err(_slow) if turns.available_permits() == 0 => {
+                return Err(HandshakeProblem::Failed(std::io::ErrorKind::TimedOut.into()));
+            }
+            Err(_slow) => {}
+        }
+    };
     let (_, session) = stream.get_ref();
     let version = match session.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_2) => "1.2",

@@ -62,7 +62,7 @@ pub struct Worker {
     /// TLS handshakes under way.
     pub turns: Semaphore,
     /// Connections of the whole process, so that descriptors are left for the app's side, ops and files.
-    pub connections_max: usize,
+    pub connections_max: Cell<usize>,
     /// Who is to be woken when an order is given.
     wakers: RefCell<HashMap<u64, Waker>>,
     next: Cell<u64>,
@@ -143,24 +143,24 @@ impl Drop for Seat {
 pub fn run(
     index: usize,
     shared: Arc<Shared>,
+    ticks: Arc<Ticks>,
     runtime: tokio::runtime::Runtime,
     commands: mpsc::UnboundedReceiver<Command>,
 ) {
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
-        let ticks = Arc::new(Ticks::default());
-        ticks.advance();
         let worker = Rc::new(Worker {
             proxy: Proxy::new(index, shared),
             ticks,
             turns: Semaphore::new(tls::HANDSHAKES_MAX),
-            connections_max: connections_max(),
+            connections_max: Cell::new(connections_max()),
             wakers: RefCell::new(HashMap::new()),
             next: Cell::new(0),
         });
         let ticking = tokio::task::spawn_local(tick(Rc::clone(&worker)));
-        command(worker, commands).await;
+        command(&worker, commands).await;
         ticking.abort();
+        worker.proxy.finish();
     });
 }
 
@@ -181,7 +181,7 @@ async fn tick(worker: Rc<Worker>) {
     }
 }
 
-async fn command(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
+async fn command(worker: &Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
     let mut listeners: HashMap<usize, Rc<LocalListener>> = HashMap::new();
     // Listeners taken away by a reload, while they have connections.
     let mut dropped: Vec<Rc<LocalListener>> = Vec::new();
@@ -189,7 +189,8 @@ async fn command(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Comma
         match command {
             Command::Listen(shared, socket) => {
                 let slot = shared.slot;
-                if let Some(listener) = listen(&worker, shared, socket) {
+                worker.connections_max.set(connections_max()); // the limit may have been raised since the start
+                if let Some(listener) = listen(worker, shared, socket) {
                     listeners.insert(slot, listener);
                 }
             }

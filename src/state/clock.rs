@@ -9,7 +9,6 @@ use std::sync::OnceLock;
 use std::time::{Instant, SystemTime};
 
 /// The monotonic time.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
 pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -1,5 +1,5 @@
 //! Opening one connection to an endpoint: name, TCP or Unix socket, TLS, all under one timeout, with errors that say
-//! what an operator must look at.
+//! what an operator must look at. Pools look names up through [`super::resolve::Names`], probes each time.
 //!
 //! Several addresses are tried as in RFC 8305: the next one starts when one fails or after [`STAGGER`], the first to
 //! answer wins. TCP_NODELAY is always on (a proxy writes whole messages; Nagle would hold the last segment back).
@@ -155,20 +155,34 @@ pub async fn connect(
     tls: Option<(&ClientTls, Alpn)>,
     timeout: Duration,
 ) -> Result<Connected, ConnectError> {
-    match tokio::time::timeout(timeout, open(address, tls)).await {
+    let opening = async {
+        match address {
+            Address::Tcp { host, port } => {
+                let addresses =
+                    resolve(host, *port).await.map_err(|error| ConnectError::new(ConnectProblem::Dns, error))?;
+                open(To::Tcp(&addresses), tls).await
+            }
+            Address::Unix(path) => open(To::Unix(path), tls).await,
+        }
+    };
+    match tokio::time::timeout(timeout, opening).await {
         Ok(outcome) => outcome,
         Err(_elapsed) => Err(ConnectError::timeout()),
     }
 }
 
-async fn open(address: &Address, tls: Option<(&ClientTls, Alpn)>) -> Result<Connected, ConnectError> {
-    let socket = match address {
-        Address::Tcp { host, port } => {
-            let addresses =
-                resolve(host, *port).await.map_err(|error| ConnectError::new(ConnectProblem::Dns, error))?;
-            Socket::Tcp(open_tcp(addresses).await.map_err(ConnectError::from_tcp)?)
-        }
-        Address::Unix(path) => Socket::Unix(open_unix(path).await.map_err(ConnectError::from_unix)?),
+/// An endpoint whose name has been looked up.
+#[derive(Clone, Copy)]
+pub(super) enum To<'a> {
+    Tcp(&'a [SocketAddr]),
+    Unix(&'a Path),
+}
+
+/// Opens a connection without a timeout of its own.
+pub(super) async fn open(to: To<'_>, tls: Option<(&ClientTls, Alpn)>) -> Result<Connected, ConnectError> {
+    let socket = match to {
+        To::Tcp(addresses) => Socket::from(open_tcp(addresses).await.map_err(ConnectError::from_tcp)?),
+        To::Unix(path) => Socket::from(open_unix(path).await.map_err(ConnectError::from_unix)?),
     };
     let Some((tls, alpn)) = tls else {
         return Ok(Connected { io: Io::Plain(socket), chose_http2: false });
@@ -178,8 +192,8 @@ async fn open(address: &Address, tls: Option<(&ClientTls, Alpn)>) -> Result<Conn
     Ok(Connected { io: Io::Tls(Box::new(stream)), chose_http2 })
 }
 
-async fn open_tcp(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
-    let stream = match addresses.as_slice() {
+async fn open_tcp(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let stream = match addresses {
         [only] => TcpStream::connect(only).await?,
         _ => race(addresses).await?,
     };
@@ -195,8 +209,8 @@ async fn open_tcp(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
 type Attempt = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
 /// The first address that answers. Boxed futures are fine here: connecting is not the hot path.
-async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
-    let mut waiting = addresses.into_iter();
+async fn race(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let mut waiting = addresses.iter().copied();
     let mut running: Vec<Attempt> = Vec::new();
     let mut failure = None;
     loop {

@@ -11,10 +11,92 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
 /// A socket without TLS.
+///
+/// Writing never fails on it: an app may answer early and close while we still send (413 to an upload), and an error
+/// from our write would make hyper drop the answer that is already waiting to be read. So once the peer has closed, what
+/// is written is discarded, and reading tells the truth: the answer first, then the end or the reset.
 #[derive(Debug)]
-pub enum Socket {
+pub struct Socket {
+    stream: Stream,
+    peer_closed: bool,
+}
+
+#[derive(Debug)]
+enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+impl Socket {
+    /// Passes a write's outcome on, or pretends when the peer has closed.
+    fn written(&mut self, outcome: Poll<io::Result<usize>>, offered: usize) -> Poll<io::Result<usize>> {
+        match outcome {
+            Poll::Ready(Err(error)) if is_peer_gone(&error) => {
+                self.peer_closed = true;
+                Poll::Ready(Ok(offered))
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+fn is_peer_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        Self { stream: Stream::Tcp(stream), peer_closed: false }
+    }
+}
+
+impl From<UnixStream> for Socket {
+    fn from(stream: UnixStream) -> Self {
+        Self { stream: Stream::Unix(stream), peer_closed: false }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.peer_closed {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let outcome = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.written(outcome, buf.len())
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let offered = bufs.iter().map(|buf| buf.len()).sum();
+        if this.peer_closed {
+            return Poll::Ready(Ok(offered));
+        }
+        let outcome = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.written(outcome, offered)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
 }
 
 /// A connection to an endpoint, ready for HTTP.
@@ -73,5 +155,5 @@ macro_rules! delegate {
     };
 }
 
-delegate!(Socket, Socket::Tcp | Socket::Unix);
+delegate!(Stream, Stream::Tcp | Stream::Unix);
 delegate!(Io, Io::Plain | Io::Tls);

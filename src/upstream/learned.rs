@@ -3,10 +3,11 @@
 //! A request that may not be sent twice must not be written to a connection the app is about to close, and no proxy
 //! can know the app's setting. The shortest idle age at which the app closed a connection is the only evidence, plus
 //! `Keep-Alive: timeout=` where the app says it. Half of it is trusted: the race needs the app's clock and the wire to
-//! disagree by less than the other half. Pure: ages are arguments.
+//! disagree by less than the other half; requests that may be repeated are content with three quarters. Pure: ages are
+//! arguments.
 //!
 //! A restart of the app closes connections of every age and would teach a far too short time for ever, so contrary
-//! evidence counts: after [`SURVIVORS_TO_FORGET`] reuses in a row of connections older than what was learned, the
+//! evidence counts: after [`SURVIVORS_TO_FORGET`] connections in a row were alive at an age above what was learned, the
 //! shortest of those ages is believed instead.
 
 use std::time::Duration;
@@ -30,7 +31,7 @@ impl IdleTimeout {
         self.shortest = Some(self.shortest.map_or(timeout, |shortest| shortest.min(timeout)));
     }
 
-    /// A connection that had been idle for `age` answered a request.
+    /// A connection was alive after having been idle for `age`.
     pub(super) fn survived(&mut self, age: Duration) {
         let Some(shortest) = self.shortest else { return };
         if age <= shortest {
@@ -54,9 +55,14 @@ impl IdleTimeout {
     pub(super) fn trusted_age(&self, configured: Duration) -> Duration {
         self.shortest.map_or(configured, |shortest| shortest.min(configured)) / 2
     }
+
+    /// Idle for less than this is worth trying for a request that may be sent twice: losing the race costs a retry.
+    pub(super) fn usable_age(&self, configured: Duration) -> Duration {
+        self.shortest.map_or(configured, |shortest| configured.min(shortest / 4 * 3))
+    }
 }
 
-/// How many reuses in a row of older connections outweigh what was learned.
+/// How many older connections in a row outweigh what was learned.
 const SURVIVORS_TO_FORGET: u32 = 8;
 
 #[cfg(test)]
@@ -76,9 +82,11 @@ mod tests {
         idle.closed_after(ms(900));
         assert_eq!(idle.learned(), Some(ms(20)));
         assert_eq!(idle.trusted_age(ms(4000)), ms(10));
+        assert_eq!(idle.usable_age(ms(4000)), ms(15));
         let mut generous = IdleTimeout::default();
         generous.announced(ms(60_000));
         assert_eq!(generous.trusted_age(ms(4000)), ms(2000));
+        assert_eq!(generous.usable_age(ms(4000)), ms(4000));
     }
 
     #[test]

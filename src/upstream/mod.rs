@@ -12,12 +12,14 @@
 //! Informational answers: hyper's client skips every 1xx but 101, so 100 and 103 from the app do not travel further.
 
 mod pool;
+mod spec;
 
 mod h1;
 mod h2;
 mod learned;
 mod prepare;
 mod sweep;
+mod tally;
 
 mod body;
 mod error;
@@ -32,11 +34,14 @@ pub mod probe;
 pub mod rt;
 
 pub use body::{BodyError, BodySender, RequestBody, Side};
-pub use connect::{Alpn, ConnectError, ConnectProblem, connect};
+pub use connect::{Alpn, ConnectError, ConnectProblem, Connected, connect};
 pub use error::{SendError, UpstreamBodyError, UpstreamBodyProblem};
-pub use pool::{Counts, EndpointSpec, Pool, Protocol, SendHow};
+pub use io::Io;
+pub use pool::Pool;
 pub use response::UpstreamBody;
-pub use tls::{ClientTls, TlsProblem};
+pub use spec::{EndpointSpec, Protocol, SendHow};
+pub use tally::Counts;
+pub use tls::{ClientTls, TlsProblem, TlsTrouble};
 
 #[cfg(test)]
 mod tests;

@@ -5,9 +5,8 @@
 //! backoff or a judgement is above.
 
 use std::cell::Cell;
-use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,87 +17,24 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::body::{Outgoing, RequestBody, Watched};
-use super::connect::{Alpn, ConnectError, ConnectProblem, Connected, connect};
+use super::connect::{Alpn, ConnectError, ConnectProblem, Connected, To, open};
 use super::error::SendError;
 use super::h1::{Conn, Idle};
 use super::h2::{Seat, Streams};
 use super::prepare::{self, Target};
+use super::resolve::Names;
 use super::response::UpstreamBody;
-use super::tls::ClientTls;
+use super::spec::{EndpointSpec, Protocol, SendHow};
+use super::tally::{Counts, Tally};
 use crate::core::units::Address;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// How an endpoint is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// HTTP/2 where TLS chooses it or the request wants it ([`SendHow::want_http2`]); else HTTP/1.1.
-    Auto,
-    Http1,
-    /// By ALPN over TLS, by prior knowledge without.
-    Http2,
-}
-
-/// An endpoint and how to keep connections to it. Equality is what a pool survives a reload by: address, TLS, protocol.
-#[derive(Clone, Debug)]
-pub struct EndpointSpec {
-    pub address: Address,
-    pub tls: Option<Arc<ClientTls>>,
-    pub protocol: Protocol,
-    /// Sent as `Host` or `:authority` when the request has none.
-    pub authority: String,
-    /// Idle HTTP/1.1 connections kept; 0 keeps none.
-    pub idle_max: usize,
-    /// How long they are kept; below the app's own.
-    pub idle_timeout: Duration,
-}
-
-impl PartialEq for EndpointSpec {
-    fn eq(&self, other: &Self) -> bool {
-        self.address == other.address && self.tls == other.tls && self.protocol == other.protocol
-    }
-}
-
-impl Eq for EndpointSpec {}
-
-impl Hash for EndpointSpec {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.address.hash(state);
-        self.tls.hash(state);
-        self.protocol.hash(state);
-    }
-}
-
-/// How one request is to be sent.
-#[derive(Clone, Copy, Debug)]
-pub struct SendHow {
-    /// DNS, TCP and TLS together.
-    pub connect_timeout: Duration,
-    /// HTTP/2 even where [`Protocol::Auto`] would choose HTTP/1.1 (gRPC).
-    pub want_http2: bool,
-    /// Take no pooled HTTP/1.1 connection (a retry after the keep-alive race). HTTP/2 shares its connections anyway.
-    pub fresh: bool,
-    /// The request may be sent twice. Others never take a connection that the app may be about to close.
-    pub replayable: bool,
-}
-
-/// A moment's numbers of a pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Connections without a request.
-    pub idle: usize,
-    /// Requests from sending until their response body ended.
-    pub active: usize,
-    /// Connections opened since the pool was made.
-    pub opened: u64,
-    /// Requests that were answered on a connection that had served before.
-    pub reused: u64,
-}
 
 /// The connections of one worker to one endpoint. `B` is the request body; one pool sends one type of body, so that
 /// none is boxed.
 pub struct Pool<B = RequestBody> {
     spec: EndpointSpec,
+    place: Place,
     target: Target,
     tally: Rc<Tally>,
     idle: Rc<Idle<B>>,
@@ -118,7 +54,12 @@ where
         let authority = Authority::try_from(spec.authority.as_str()).unwrap_or(Authority::from_static("localhost"));
         let host = HeaderValue::from_str(authority.as_str()).unwrap_or(HeaderValue::from_static("localhost"));
         let tally = Rc::new(Tally::default());
+        let place = match &spec.address {
+            Address::Tcp { host, port } => Place::Named(Names::new(host, *port)),
+            Address::Unix(path) => Place::Unix(path.clone()),
+        };
         Rc::new(Pool {
+            place,
             target: Target { scheme, authority, host },
             idle: Idle::new(spec.idle_max, spec.idle_timeout, Rc::clone(&tally)),
             streams: Streams::new(spec.idle_timeout, Rc::clone(&tally)),
@@ -219,13 +160,13 @@ where
 
     async fn send_http2(self: &Rc<Self>, mut req: Request<B>, how: SendHow, alpn: Alpn) -> Sent<B> {
         for _ in 0..HTTP2_TRIES_MAX {
-            let place = match self.streams.pick() {
-                Some(seat) => Ok(Place::Http2(seat)),
+            let found = match self.streams.pick() {
+                Some(seat) => Ok(Found::Http2(seat)),
                 None => Box::pin(self.seat(how, alpn)).await,
             };
-            let mut seat = match place {
-                Ok(Place::Http2(seat)) => seat,
-                Ok(Place::Http1(conn)) => return Sent::NotHttp2(req, conn),
+            let mut seat = match found {
+                Ok(Found::Http2(seat)) => seat,
+                Ok(Found::Http1(conn)) => return Sent::NotHttp2(req, conn),
                 Err(cause) => return Sent::Over(Err(SendError::connect(cause, req))),
             };
             prepare::http2(&mut req, &self.target);
@@ -250,15 +191,15 @@ where
     }
 
     /// A stream on a connection that has room, opening one if need be; all waiting counts as connecting.
-    async fn seat(&self, how: SendHow, alpn: Alpn) -> Result<Place<B>, ConnectError> {
+    async fn seat(&self, how: SendHow, alpn: Alpn) -> Result<Found<B>, ConnectError> {
         let deadline = tokio::time::Instant::now() + how.connect_timeout;
         let failures = self.streams.failures();
         loop {
             if let Some(seat) = self.streams.pick() {
-                return Ok(Place::Http2(seat));
+                return Ok(Found::Http2(seat));
             }
             if alpn == Alpn::Any && self.chose_http2.get() == Some(false) {
-                return Ok(Place::Http1(None));
+                return Ok(Found::Http1(None));
             }
             let Some(opening) = self.streams.begin() else {
                 self.streams.wait(failures, deadline).await?;
@@ -268,7 +209,7 @@ where
                 Ok(connected) if alpn == Alpn::Any && !connected.chose_http2 => {
                     self.chose_http2.set(Some(false));
                     drop(opening);
-                    return Ok(Place::Http1(Some(self.start_http1(connected).await?)));
+                    return Ok(Found::Http1(Some(self.start_http1(connected).await?)));
                 }
                 Ok(connected) => opening.start(connected.io, deadline).await,
                 Err(error) => Err(error),
@@ -293,7 +234,22 @@ where
 
     async fn connect(&self, alpn: Alpn, how: SendHow) -> Result<Connected, ConnectError> {
         let tls = self.spec.tls.as_deref().map(|tls| (tls, alpn));
-        connect(&self.spec.address, tls, how.connect_timeout).await
+        let opening = async {
+            match &self.place {
+                Place::Named(names) => {
+                    let found = names.addresses().await;
+                    let addresses = found.map_err(|error| ConnectError::new(ConnectProblem::Dns, error))?;
+                    open(To::Tcp(&addresses), tls).await
+                }
+                Place::Unix(path) => open(To::Unix(path), tls).await,
+            }
+        };
+        let outcome = tokio::time::timeout(how.connect_timeout, opening).await;
+        let outcome = outcome.unwrap_or_else(|_elapsed| Err(ConnectError::timeout()));
+        if let (Err(_), Place::Named(names)) = (&outcome, &self.place) {
+            names.distrust();
+        }
+        outcome
     }
 }
 
@@ -309,18 +265,19 @@ impl<B: 'static> Pool<B> {
     }
 
     pub fn counts(&self) -> Counts {
-        Counts {
-            idle: self.idle.len() + self.streams.idle(),
-            active: self.tally.active.get(),
-            opened: self.tally.opened.get(),
-            reused: self.tally.reused.get(),
-        }
+        Counts { idle: self.idle.len() + self.streams.idle(), ..self.tally.counts() }
     }
 
     /// The shortest time after which the app was seen to close an idle connection, or said it would.
     pub fn learned_idle_timeout(&self) -> Option<Duration> {
         self.idle.learned()
     }
+}
+
+/// Where the endpoint is.
+enum Place {
+    Named(Rc<Names>),
+    Unix(PathBuf),
 }
 
 /// Which half of the pool a request begins with.
@@ -336,37 +293,11 @@ enum Sent<B> {
     NotHttp2(Request<B>, Option<Rc<Conn<B>>>),
 }
 
-/// Where a request that may go over HTTP/2 goes.
-enum Place<B> {
+/// What was found for a request that may go over HTTP/2.
+enum Found<B> {
     Http2(Seat<B>),
     /// As [`Sent::NotHttp2`].
     Http1(Option<Rc<Conn<B>>>),
-}
-
-/// The running numbers behind [`Counts`], kept by whoever opens, starts and ends.
-#[derive(Default)]
-pub(super) struct Tally {
-    active: Cell<usize>,
-    opened: Cell<u64>,
-    reused: Cell<u64>,
-}
-
-impl Tally {
-    pub(super) fn start(&self) {
-        self.active.set(self.active.get() + 1);
-    }
-
-    pub(super) fn finish(&self) {
-        self.active.set(self.active.get().saturating_sub(1));
-    }
-
-    pub(super) fn opened(&self) {
-        self.opened.set(self.opened.get() + 1);
-    }
-
-    pub(super) fn reused(&self) {
-        self.reused.set(self.reused.get() + 1);
-    }
 }
 
 /// The clock of this room: tokio's, so that paused tests are exact. Read when a connection is taken and when it

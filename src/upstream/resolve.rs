@@ -1,14 +1,23 @@
 //! A host name to socket addresses.
 //!
-//! Literals skip the resolver altogether (the usual sidecar case: `127.0.0.1`). Names use the system's resolver on
-//! every new connection, so a changed record is picked up by the next connect without a cache of our own; connections
-//! are long-lived enough for that to be cheap. Families alternate (RFC 8305 §4), so that one broken family costs one
-//! attempt, not all of them. No DNS client of our own: search domains, `/etc/hosts` and nsswitch must work.
+//! Literals skip the resolver altogether (the usual sidecar case: `127.0.0.1`). Names use the system's resolver, so
+//! that `/etc/hosts`, search domains and nsswitch work; it tells no TTL, so answers are believed for [`FRESH`].
+//! It also blocks a thread that nobody can cancel: when DNS hangs, a look-up per connection attempt would pile up
+//! threads. So a pool's [`Names`] has at most one look-up running, and everyone waits for that one. When a look-up
+//! fails or hangs, the last good answer serves. Families alternate (RFC 8305 §4): one broken family costs one attempt.
 
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// At least one address, at most [`ADDRESSES_MAX`], in the order to try them.
+use tokio::sync::Notify;
+
+use super::pool::now;
+
+/// One look-up: at least one address, at most [`ADDRESSES_MAX`], in the order to try them.
 pub(super) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Some(address) = literal(host) {
         return Ok(vec![SocketAddr::new(address, port)]);
@@ -18,6 +27,100 @@ pub(super) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>
         return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     }
     Ok(found)
+}
+
+/// What one pool knows of its endpoint's name.
+pub(super) struct Names {
+    host: Arc<str>,
+    port: u16,
+    known: RefCell<Option<Rc<[SocketAddr]>>>,
+    /// `None`: look it up before the next use. Literals are fresh for ever.
+    fresh_until: Cell<Option<Until>>,
+    looking: Cell<bool>,
+    failure: RefCell<Option<Arc<io::Error>>>,
+    looked: Notify,
+}
+
+#[derive(Clone, Copy)]
+enum Until {
+    Ever,
+    Then(Instant),
+}
+
+impl Names {
+    pub(super) fn new(host: &str, port: u16) -> Rc<Self> {
+        let known = literal(host).map(|address| Rc::from([SocketAddr::new(address, port)]));
+        Rc::new(Self {
+            host: host.into(),
+            port,
+            fresh_until: Cell::new(known.is_some().then_some(Until::Ever)),
+            known: RefCell::new(known),
+            looking: Cell::new(false),
+            failure: RefCell::default(),
+            looked: Notify::new(),
+        })
+    }
+
+    /// The addresses to try. Waits for a look-up when what is known is not fresh; the caller's timeout bounds it.
+    pub(super) async fn addresses(self: &Rc<Self>) -> Result<Rc<[SocketAddr]>, Arc<io::Error>> {
+        if self.is_fresh()
+            && let Some(known) = &*self.known.borrow()
+        {
+            return Ok(Rc::clone(known));
+        }
+        let looked = self.looked.notified();
+        if !self.looking.replace(true) {
+            tokio::task::spawn_local(Rc::clone(self).look());
+        }
+        if self.known.borrow().is_some() {
+            // An old answer beats a hanging resolver.
+            let _ = tokio::time::timeout(STALE_WAIT, looked).await;
+        } else {
+            looked.await;
+        }
+        match (&*self.known.borrow(), &*self.failure.borrow()) {
+            (Some(known), _) => Ok(Rc::clone(known)),
+            (None, Some(failure)) => Err(Arc::clone(failure)),
+            (None, None) => Err(Arc::new(io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    /// Nothing answered at these addresses: ask again before the next connection.
+    pub(super) fn distrust(&self) {
+        if matches!(self.fresh_until.get(), Some(Until::Then(_))) {
+            self.fresh_until.set(None);
+        }
+    }
+
+    fn is_fresh(&self) -> bool {
+        match self.fresh_until.get() {
+            Some(Until::Ever) => true,
+            Some(Until::Then(then)) => now() < then,
+            None => false,
+        }
+    }
+
+    async fn look(self: Rc<Self>) {
+        self.learn(resolve(&self.host, self.port).await);
+    }
+
+    fn learn(&self, outcome: io::Result<Vec<SocketAddr>>) {
+        match outcome {
+            Ok(found) => {
+                *self.known.borrow_mut() = Some(found.into());
+                *self.failure.borrow_mut() = None;
+                self.fresh_until.set(Some(Until::Then(now() + FRESH)));
+            }
+            Err(error) => {
+                *self.failure.borrow_mut() = Some(Arc::new(error));
+                if self.known.borrow().is_some() {
+                    self.fresh_until.set(Some(Until::Then(now() + FRESH_AFTER_FAILURE)));
+                }
+            }
+        }
+        self.looking.set(false);
+        self.looked.notify_waiters();
+    }
 }
 
 fn literal(host: &str) -> Option<IpAddr> {
@@ -42,6 +145,12 @@ fn interleave(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     ordered
 }
 
+/// How long an answer of the resolver is believed; failing to connect ends it at once.
+const FRESH: Duration = Duration::from_secs(5);
+/// How long an old answer serves before the resolver is asked again after it failed.
+const FRESH_AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// How long a connection waits for a new answer when there is an old one.
+const STALE_WAIT: Duration = Duration::from_millis(100);
 /// More addresses than this are not tried: the connect timeout would be over long before.
 const ADDRESSES_MAX: usize = 8;
 
@@ -49,12 +158,15 @@ const ADDRESSES_MAX: usize = 8;
 mod tests {
     use super::*;
 
+    fn addresses(list: &[&str]) -> Vec<SocketAddr> {
+        list.iter().map(|address| address.parse().expect("test data")).collect()
+    }
+
     #[test]
     fn families_alternate_and_repeats_vanish() {
         // Goal: RFC 8305 §4 order, beginning with the resolver's first choice.
-        let parse = |list: &[&str]| list.iter().map(|a| a.parse().expect("test data")).collect::<Vec<SocketAddr>>();
-        let given = parse(&["[::1]:1", "[::2]:1", "1.1.1.1:1", "[::1]:1", "2.2.2.2:1", "[::3]:1"]);
-        let wanted = parse(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "2.2.2.2:1", "[::3]:1"]);
+        let given = addresses(&["[::1]:1", "[::2]:1", "1.1.1.1:1", "[::1]:1", "2.2.2.2:1", "[::3]:1"]);
+        let wanted = addresses(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "2.2.2.2:1", "[::3]:1"]);
         assert_eq!(interleave(given.into_iter()), wanted);
         assert!(interleave(std::iter::empty()).is_empty());
     }
@@ -64,5 +176,48 @@ mod tests {
         assert_eq!(literal("127.0.0.1"), Some(IpAddr::from([127, 0, 0, 1])));
         assert!(literal("::1").is_some() && literal("[::1]").is_some());
         assert_eq!(literal("localhost"), None);
+        let names = Names::new("::1", 80);
+        names.distrust();
+        assert!(names.is_fresh(), "a literal is never looked up");
+    }
+
+    #[test]
+    fn the_last_good_answer_outlives_failures() {
+        // Goal: everyone waits for one look-up; fresh answers are not asked for again; distrust asks again; a failed
+        // look-up is an error only when nothing was ever known. The test plays the resolver.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime.expect("a runtime"), async {
+            let names = Names::new("app.test", 80);
+            let ask = |names: &Rc<Names>| {
+                names.looking.set(true);
+                let names = Rc::clone(names);
+                tokio::task::spawn_local(async move { names.addresses().await.map_err(|error| error.kind()) })
+            };
+            let (one, two) = (ask(&names), ask(&names));
+            tokio::task::yield_now().await;
+            names.learn(Err(io::ErrorKind::TimedOut.into()));
+            assert_eq!(one.await.expect("the task"), Err(io::ErrorKind::TimedOut));
+            assert_eq!(two.await.expect("the task"), Err(io::ErrorKind::TimedOut));
+
+            let one = ask(&names);
+            tokio::task::yield_now().await;
+            names.learn(Ok(addresses(&["1.1.1.1:80"])));
+            assert_eq!(one.await.expect("the task").as_deref(), Ok(addresses(&["1.1.1.1:80"]).as_slice()));
+            tokio::time::advance(FRESH - Duration::from_millis(1)).await;
+            assert!(names.is_fresh());
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert!(!names.is_fresh());
+
+            let one = ask(&names);
+            tokio::task::yield_now().await;
+            names.learn(Err(io::ErrorKind::TimedOut.into()));
+            assert_eq!(one.await.expect("the task").as_deref(), Ok(addresses(&["1.1.1.1:80"]).as_slice()));
+            assert!(names.is_fresh(), "a failed look-up is not repeated at once");
+            names.distrust();
+            assert!(!names.is_fresh());
+            let hanging = ask(&names);
+            assert_eq!(hanging.await.expect("the task").as_deref(), Ok(addresses(&["1.1.1.1:80"]).as_slice()));
+        });
     }
 }

@@ -432,3 +432,37 @@ fn a_request_in_flight_stays_small() {
         assert!(std::mem::size_of::<UpstreamBody>() <= 64);
     });
 }
+
+#[test]
+fn an_early_refusal_reaches_the_client_although_the_app_hung_up() {
+    // Goal: the app answers 413 and closes with most of the upload unread, which resets the connection under our
+    // writes; the answer must not be lost to the write error. The app has a thread of its own and there are many
+    // rounds, because the order of events varies (199 of 200 fail when the write error is passed on to hyper).
+    use std::io::{Read, Write};
+    const ROUNDS: usize = 200;
+    const FRAMES: usize = 256;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    let app = std::thread::spawn(move || {
+        for _ in 0..ROUNDS {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            stream.read_exact(&mut [0; 64]).expect("the beginning of a request");
+            stream.write_all(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\n\r\nno").expect("writable");
+        }
+    });
+    let piece = Bytes::from(vec![b'x'; 16 << 10]);
+    for _ in 0..ROUNDS {
+        on_a_worker(async {
+            let pool = pool(Address::Tcp { host: "127.0.0.1".into(), port });
+            let (sender, body) = RequestBody::channel(FRAMES);
+            for _ in 0..FRAMES {
+                sender.try_send(Ok(Frame::data(piece.clone()))).expect("room");
+            }
+            let req = request("POST", "/", body);
+            let res = pool.send(req, once()).await.expect("the refusal");
+            assert_eq!(res.status(), StatusCode::PAYLOAD_TOO_LARGE);
+            assert_eq!(text(res).await.expect("whole"), "no");
+        });
+    }
+    app.join().expect("the app");
+}

@@ -1,0 +1,258 @@
+//! Everything `outrigger status` shows, as one record: read from the living state, sent as JSON, and read back by the
+//! client, which may be another version; so every field has a default.
+
+use serde::{Deserialize, Serialize};
+
+use super::Board;
+use crate::core::breaker::State;
+use crate::plan::{EndpointPlan, Plan, UpstreamPlan};
+use crate::proxy::{Shared, readiness};
+use crate::state::clock;
+use crate::telemetry::{Quantiles, RouteSnapshot};
+
+/// Events shown.
+const EVENTS_SHOWN: usize = 20;
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    pub version: String,
+    pub service: String,
+    pub ready: bool,
+    pub stage: String,
+    /// Why it is not ready; one line each.
+    pub waiting_for: Vec<String>,
+    pub uptime_seconds: u64,
+    /// The wrapped app's process id.
+    pub app: Option<u32>,
+    pub config: Config,
+    pub listeners: Vec<Listener>,
+    pub connections: u64,
+    pub in_flight: u64,
+    pub upgraded: u64,
+    pub routes: Vec<Route>,
+    pub upstreams: Vec<Upstream>,
+    pub certificates: Vec<Certificate>,
+    /// The oldest first.
+    pub events: Vec<Event>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    pub hash: String,
+    /// `None` when it runs from `--upstream`.
+    pub file: Option<String>,
+    /// The file says something else than what runs.
+    pub stale: bool,
+    /// Why it does.
+    pub problems: Vec<String>,
+    pub reloads: u64,
+    pub refused: u64,
+    /// What runs only after a restart.
+    pub restart: Vec<String>,
+    /// What `reload --to` can go back to; the first is what runs.
+    pub plans: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Listener {
+    pub name: String,
+    pub address: String,
+}
+
+/// Counts since the start; times in milliseconds, of all answers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Route {
+    pub name: String,
+    pub requests: u64,
+    /// Answered with 5xx, the app's and ours.
+    pub failed: u64,
+    pub p50_ms: f64,
+    pub p90_ms: f64,
+    pub p99_ms: f64,
+    pub p999_ms: f64,
+    pub max_ms: f64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Upstream {
+    pub name: String,
+    pub in_flight: u64,
+    pub in_flight_max: u64,
+    pub endpoints: Vec<Endpoint>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Endpoint {
+    pub address: String,
+    /// `None` while no active check has decided.
+    pub healthy: Option<bool>,
+    /// Why the last check failed.
+    pub problem: Option<String>,
+    /// `closed`, `open`, `half_open`, `forced_open`, `forced_closed` or `off`.
+    pub breaker: String,
+    /// Until an open breaker lets a test request through.
+    pub breaker_retry_ms: Option<u64>,
+    pub in_flight: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Certificate {
+    pub listener: String,
+    pub names: Vec<String>,
+    pub path: String,
+    pub days_left: i64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Event {
+    /// Seconds since the Unix epoch.
+    pub at: f64,
+    pub kind: String,
+    pub subject: String,
+    pub words: String,
+}
+
+/// The state of the process now.
+pub fn status(shared: &Shared, board: &Board) -> Status {
+    let plan = shared.plans.load_full();
+    let states = &shared.states;
+    let report = readiness::report(&plan, states);
+    let facts = board.facts();
+    let listeners = facts.listeners.iter().cloned().map(|(name, address)| Listener { name, address }).collect();
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        service: plan.service.to_string(),
+        ready: report.ready,
+        stage: report.stage.to_owned(),
+        waiting_for: waiting_for(&report),
+        uptime_seconds: clock::now().saturating_duration_since(facts.started).as_secs(),
+        app: facts.app,
+        config: config(shared, &plan, &facts),
+        listeners,
+        connections: count(states.lifecycle.connections()),
+        in_flight: count(states.lifecycle.in_flight()),
+        upgraded: count(states.lifecycle.upgraded()),
+        routes: routes(shared, &plan),
+        upstreams: plan.upstreams.iter().map(|upstream| self::upstream(upstream)).collect(),
+        certificates: facts.certificates.iter().cloned().map(certificate).collect(),
+        events: events(shared),
+    }
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+fn waiting_for(report: &readiness::Report) -> Vec<String> {
+    let failing = report.checks.iter().filter(|check| !check.ok);
+    let mut reasons: Vec<String> = failing.map(|check| format!("{}: {}", check.name, check.words)).collect();
+    if !report.started && reasons.is_empty() {
+        reasons.push("the app has not answered yet".to_owned());
+    }
+    reasons
+}
+
+fn config(shared: &Shared, plan: &Plan, facts: &super::Facts) -> Config {
+    use std::sync::atomic::Ordering::Relaxed;
+    let reload = &shared.states.reload;
+    Config {
+        hash: plan.hash.clone(),
+        file: facts.config_file.clone(),
+        stale: reload.stale.load(Relaxed),
+        problems: reload.problems(),
+        reloads: reload.loaded.load(Relaxed),
+        refused: reload.refused.load(Relaxed),
+        restart: facts.restart.clone(),
+        plans: facts.plans.clone(),
+    }
+}
+
+/// The routes of the plan, in order, and what no route took.
+fn routes(shared: &Shared, plan: &Plan) -> Vec<Route> {
+    let snapshots = shared.telemetry.routes();
+    let known = plan.live_listeners().flat_map(|listener| &listener.routes).map(|route| &*route.name);
+    let mut names: Vec<&str> = Vec::new();
+    for name in known.chain([""]) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let found = names.into_iter().filter_map(|name| snapshots.iter().find(|snapshot| snapshot.name == name));
+    found.map(route).filter(|route| !route.name.is_empty() || route.requests > 0).collect()
+}
+
+fn route(snapshot: &RouteSnapshot) -> Route {
+    let times = Quantiles::of(&snapshot.latency);
+    let count = |wanted: &dyn Fn(&str) -> bool| {
+        snapshot.requests.iter().filter(|(_, class, _)| wanted(class)).map(|(_, _, count)| count).sum()
+    };
+    Route {
+        name: snapshot.name.clone(),
+        requests: count(&|_| true),
+        failed: count(&|class| class == "5xx"),
+        p50_ms: times.p50 * 1e3,
+        p90_ms: times.p90 * 1e3,
+        p99_ms: times.p99 * 1e3,
+        p999_ms: times.p999 * 1e3,
+        max_ms: times.max * 1e3,
+    }
+}
+
+fn upstream(upstream: &UpstreamPlan) -> Upstream {
+    Upstream {
+        name: upstream.name.to_string(),
+        in_flight: count(upstream.state.in_flight()),
+        in_flight_max: count(upstream.concurrency_max),
+        endpoints: upstream.endpoints.iter().map(|endpoint| self::endpoint(endpoint, upstream)).collect(),
+    }
+}
+
+fn endpoint(endpoint: &EndpointPlan, upstream: &UpstreamPlan) -> Endpoint {
+    let now = clock::now();
+    let state = endpoint.state.breaker_state(now);
+    let breaker = if upstream.breaker.is_some() { state.label() } else { "off" };
+    let retry = match state {
+        State::Open { until } => Some(until.saturating_duration_since(now)),
+        State::Closed | State::HalfOpen { .. } | State::Forced(_) => None,
+    };
+    let healthy = endpoint.state.healthy();
+    Endpoint {
+        address: endpoint.name.to_string(),
+        healthy,
+        problem: endpoint.state.last_problem(),
+        breaker: breaker.to_owned(),
+        breaker_retry_ms: retry.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+        in_flight: u64::from(endpoint.state.in_flight.load(std::sync::atomic::Ordering::Relaxed)),
+    }
+}
+
+fn certificate(certificate: super::Certificate) -> Certificate {
+    const DAY: u64 = 86_400;
+    let now = clock::wall();
+    let days = |seconds: u64| i64::try_from(seconds / DAY).unwrap_or(i64::MAX);
+    let days_left = match certificate.not_after.duration_since(now) {
+        Ok(left) => days(left.as_secs()),
+        Err(past) => -days(past.duration().as_secs()) - 1,
+    };
+    let super::Certificate { listener, names, path, not_after: _ } = certificate;
+    Certificate { listener, names, path, days_left }
+}
+
+fn events(shared: &Shared) -> Vec<Event> {
+    let recent = shared.states.journal.recent(EVENTS_SHOWN);
+    let event = |event: crate::state::journal::Event| Event {
+        at: event.at,
+        kind: event.kind.to_owned(),
+        subject: event.subject,
+        words: event.words,
+    };
+    recent.into_iter().map(event).collect()
+}

@@ -1,0 +1,86 @@
+//! `outrigger check FILE`: every problem of a file at once, and what it amounts to when there is none.
+//!
+//! It goes as far as it can without changing anything in the world: the file is read, checked, and compiled into a
+//! plan, so that what only shows there (a route that the tree refuses, an upstream's CA that is none) is a problem too.
+//! No port is bound and no connection made.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::cli::Output;
+use super::options;
+use super::verdict::Verdict;
+use crate::config::settings::Settings;
+use crate::config::{self, Loaded};
+use crate::plan::compile::{PlanProblem, compile};
+use crate::state::states::States;
+use crate::telemetry::{Target, Telemetry};
+
+pub fn check(file: &Path, output: Output) -> Verdict {
+    let loaded = match config::load_file(file) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            let texts = problems.iter().map(ToString::to_string).collect();
+            let values = problems.iter().map(|problem| serde_json::to_value(problem).unwrap_or_default()).collect();
+            return refused(file, output, texts, values);
+        }
+    };
+    let problems = compiled(&loaded);
+    if !problems.is_empty() {
+        let texts = problems.iter().map(|problem| format!("{}: {}", problem.path, problem.words)).collect();
+        let values = problems.iter().map(|problem| json!({ "path": problem.path, "found": problem.words })).collect();
+        return refused(file, output, texts, values);
+    }
+    let notes: Vec<String> = loaded.notes.iter().map(ToString::to_string).collect();
+    match output {
+        Output::Json => Verdict::yes(json!({ "ok": true, "hash": loaded.hash, "notes": notes }).to_string()),
+        Output::Text => {
+            let mut text = format!("{}: good; {}\n", file.display(), amounts_to(&loaded.settings));
+            for note in notes {
+                text.push_str("note: ");
+                text.push_str(note.trim_end());
+                text.push('\n');
+            }
+            Verdict::yes(text)
+        }
+    }
+}
+
+/// What shows only when the plan is made. Nothing of it is kept.
+fn compiled(loaded: &Loaded) -> Vec<PlanProblem> {
+    let mut quiet = options::telemetry(&loaded.settings);
+    quiet.log.target = Target::Off;
+    quiet.traces.otlp = None;
+    let telemetry = match Telemetry::start(quiet, 1) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return vec![PlanProblem { path: error.path.to_owned(), words: error.words }],
+    };
+    compile(&loaded.settings, &loaded.hash, &States::default(), &telemetry).err().unwrap_or_default()
+}
+
+fn refused(file: &Path, output: Output, texts: Vec<String>, values: Vec<Value>) -> Verdict {
+    let count = texts.len();
+    if output == Output::Json {
+        return Verdict::problems(json!({ "ok": false, "problems": values }).to_string());
+    }
+    let mut text = String::new();
+    for problem in texts {
+        text.push_str(problem.trim_end());
+        text.push('\n');
+    }
+    let s = if count == 1 { "" } else { "s" };
+    Verdict::problems(format!("{text}\n{}: {count} problem{s}\n", file.display()))
+}
+
+/// `1 listener, 2 upstreams, 3 routes`.
+fn amounts_to(settings: &Settings) -> String {
+    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    let parts = [
+        count(settings.listeners.len(), "listener"),
+        count(settings.upstreams.len(), "upstream"),
+        count(settings.routes.len(), "route"),
+        count(settings.rate_limits.len(), "rate limit"),
+    ];
+    parts.join(", ")
+}

@@ -1,0 +1,369 @@
+//! `outrigger explain METHOD PATH`: what a request would meet, before it is sent. The route is found by the same tree
+//! the proxy uses; every value is shown with the line it came from, or `default`; and the worst case is worked out:
+//! how long a client may wait for an answer, and how many requests the app may see for one.
+
+mod worst;
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde_json::json;
+
+use super::cli::{ExplainArgs, Output};
+use super::start::FILE_DEFAULT;
+use super::verdict::Verdict;
+use crate::config::settings::{HealthCheckKind, Listener, Mode, Route, RouteAction, RouteMatch, Settings, Upstream};
+use crate::config::{self, Loaded};
+use crate::core::path::normalise;
+use crate::core::retry::may_replay;
+use crate::core::route::{Found, Router, Rule};
+use worst::Worst;
+
+/// One value and where it came from.
+struct Row {
+    group: &'static str,
+    name: &'static str,
+    value: String,
+    /// Configuration paths it may have come from, the nearest first.
+    paths: Vec<String>,
+}
+
+/// Everything there is to say.
+struct Explanation<'a> {
+    listener: &'a Listener,
+    /// `None` for a listener that sends everything to one upstream.
+    route: Option<(usize, &'a Route)>,
+    upstream: Option<&'a Upstream>,
+    rows: Vec<Row>,
+    worst: Option<Worst>,
+}
+
+pub fn explain(args: &ExplainArgs) -> Verdict {
+    let file = args.config.clone().or_else(|| std::env::var_os("OUTRIGGER_CONFIG").map(Into::into));
+    let file = file.unwrap_or_else(|| FILE_DEFAULT.into());
+    let loaded = match config::load_file(Path::new(&file)) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            return Verdict::cannot(texts.join("\n"));
+        }
+    };
+    match find(args, &loaded.settings) {
+        Ok(explanation) => match args.output.output {
+            Output::Text => Verdict::yes(text(args, &explanation, &loaded)),
+            Output::Json => Verdict::yes(pretty(&explanation, &loaded)),
+        },
+        Err(verdict) => verdict,
+    }
+}
+
+fn find<'a>(args: &ExplainArgs, settings: &'a Settings) -> Result<Explanation<'a>, Verdict> {
+    let cannot = |words: String| Verdict::cannot(words);
+    let method = Method::from_bytes(args.method.to_ascii_uppercase().as_bytes())
+        .map_err(|_| cannot(format!("\"{}\" is not a method", args.method)))?;
+    let headers = headers(&args.header).map_err(cannot)?;
+    let (path, query) = match args.path.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (args.path.as_str(), None),
+    };
+    if !path.starts_with('/') {
+        return Err(cannot(format!("\"{path}\" is not a path; it begins with /")));
+    }
+    let path = normalise(path)
+        .map_err(|problem| Verdict::no(format!("refused with 400: the path can be read in two ways ({problem:?})")))?;
+    let listener = listener(args.listener.as_deref(), settings).map_err(cannot)?;
+    if let Some(name) = &listener.upstream {
+        let upstream = settings.upstreams.iter().find(|upstream| upstream.name == *name);
+        return Ok(build(settings, listener, None, upstream, &method, &headers));
+    }
+    let rules: Vec<Rule> = settings.routes.iter().map(|route| rule(&route.matches)).collect();
+    let router = Router::build(&rules).map_err(|problems| {
+        let words: Vec<String> =
+            problems.iter().map(|(index, problem)| format!("routes[{index}]: {problem}")).collect();
+        cannot(words.join("\n"))
+    })?;
+    match router.find(args.host.as_deref().unwrap_or_default(), &path, &method, &headers, query) {
+        Found::Route { index, .. } => {
+            let route = &settings.routes[index];
+            let upstream = match &route.action {
+                RouteAction::Forward { upstream, .. } => {
+                    settings.upstreams.iter().find(|known| known.name == *upstream)
+                }
+                RouteAction::Redirect { .. } => None,
+            };
+            Ok(build(settings, listener, Some((index, route)), upstream, &method, &headers))
+        }
+        Found::MethodNotAllowed { allow } => {
+            Err(Verdict::no(format!("refused with 405 method_not_allowed: this path allows {allow}")))
+        }
+        Found::None => {
+            Err(Verdict::no(format!("refused with 404 route_not_found: no route matches{}", host_hint(args, settings))))
+        }
+    }
+}
+
+/// The commonest reason for no match is a host that was not given.
+fn host_hint(args: &ExplainArgs, settings: &Settings) -> String {
+    let hosts: Vec<&str> = settings.routes.iter().flat_map(|route| &route.matches.hosts).map(String::as_str).collect();
+    match (&args.host, hosts.is_empty()) {
+        (None, false) => format!("; some routes ask for a host, give --host ({})", hosts.join(", ")),
+        _ => String::new(),
+    }
+}
+
+fn headers(given: &[String]) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    for header in given {
+        let wrong = || format!("\"{header}\" is not a header; write name: value");
+        let (name, value) = header.split_once(':').ok_or_else(wrong)?;
+        let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| wrong())?;
+        headers.append(name, HeaderValue::from_str(value.trim()).map_err(|_| wrong())?);
+    }
+    Ok(headers)
+}
+
+fn listener<'a>(name: Option<&str>, settings: &'a Settings) -> Result<&'a Listener, String> {
+    let names = || settings.listeners.iter().map(|listener| listener.name.as_str()).collect::<Vec<_>>().join(", ");
+    let found = match name {
+        Some(name) => settings.listeners.iter().find(|listener| listener.name == name),
+        None => settings.listeners.first(),
+    };
+    found.ok_or_else(|| format!("there is no listener \"{}\"; there is {}", name.unwrap_or_default(), names()))
+}
+
+fn rule(matches: &RouteMatch) -> Rule {
+    let header = |(name, value): &(String, String)| {
+        HeaderName::from_bytes(name.as_bytes()).ok().map(|name| (name, value.clone()))
+    };
+    Rule {
+        hosts: matches.hosts.clone(),
+        path: matches.path.clone(),
+        methods: matches.methods.iter().filter_map(|method| Method::from_bytes(method.as_bytes()).ok()).collect(),
+        headers: matches.headers.iter().filter_map(header).collect(),
+        query: matches.query.clone(),
+    }
+}
+
+fn build<'a>(
+    settings: &'a Settings,
+    listener: &'a Listener,
+    route: Option<(usize, &'a Route)>,
+    upstream: Option<&'a Upstream>,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Explanation<'a> {
+    let (timeouts, retry) = match route {
+        Some((_, route)) => (&route.timeouts, &route.retry),
+        None => (&settings.defaults.timeouts, &settings.defaults.retry),
+    };
+    let Some(upstream) = upstream else {
+        return Explanation { listener, route, upstream: None, rows: Vec::new(), worst: None };
+    };
+    let replay = may_replay(method, headers);
+    let mut rows = Rows { route: route.map(|(index, _)| index), rows: Vec::new() };
+    rows.inherited("timeouts", "connect", "connect", time(timeouts.connect));
+    let rate =
+        format!("at least {}/s after {}", size(timeouts.request_body_rate_min), time(timeouts.request_body_grace));
+    rows.inherited("timeouts", "request body", "request_body", rate);
+    rows.inherited("timeouts", "first byte", "first_byte", time(timeouts.first_byte));
+    rows.inherited("timeouts", "idle", "idle", format!("{} between two chunks", time(timeouts.idle)));
+    rows.inherited("timeouts", "total", "total", format!("{}, streams exempt once begun", time(timeouts.total)));
+    rows.retry(retry, replay, method);
+    rows.limits(settings, route.map(|(_, route)| route), upstream);
+    rows.upstream(upstream);
+    let worst = Some(Worst::of(timeouts, retry, replay));
+    Explanation { listener, route, upstream: Some(upstream), rows: rows.rows, worst }
+}
+
+struct Rows {
+    route: Option<usize>,
+    rows: Vec<Row>,
+}
+
+impl Rows {
+    /// A value that a route has of its own or inherits from the file's global one.
+    fn inherited(&mut self, group: &'static str, name: &'static str, key: &str, value: String) {
+        let own = self.route.map(|index| format!("routes[{index}].{group}.{key}"));
+        let paths = own.into_iter().chain([format!("{group}.{key}")]).collect();
+        self.rows.push(Row { group, name, value, paths });
+    }
+
+    fn plain(&mut self, group: &'static str, name: &'static str, value: String, path: String) {
+        self.rows.push(Row { group, name, value, paths: vec![path] });
+    }
+
+    fn retry(&mut self, retry: &config::settings::Retry, replay: bool, method: &Method) {
+        let attempts = match (retry.attempts, replay) {
+            (0 | 1, _) => "1: no retry".to_owned(),
+            (_, false) => format!("1: a {method} without Idempotency-Key may not be sent twice"),
+            (attempts, true) => format!("{attempts} in all"),
+        };
+        self.inherited("retry", "attempts", "attempts", attempts);
+        if !replay || retry.attempts < 2 {
+            return;
+        }
+        let per_try = retry.per_try.map_or("not limited".to_owned(), time);
+        self.inherited("retry", "per try", "per_try", per_try);
+        let factor = retry.backoff_factor;
+        let backoff = format!("up to {} x{factor} each, at most {}", time(retry.backoff_base), time(retry.backoff_max));
+        self.inherited("retry", "pause", "backoff", backoff);
+        let kinds = &retry.conditions;
+        let named = [
+            (kinds.connect, "connect"),
+            (kinds.reset, "reset"),
+            (kinds.per_try_timeout, "per_try_timeout"),
+            (kinds.grpc_unavailable, "grpc-unavailable"),
+        ];
+        let named = named.into_iter().filter(|(on, _)| *on).map(|(_, name)| name.to_owned());
+        let conditions: Vec<String> = named.chain(kinds.statuses.iter().map(u16::to_string)).collect();
+        self.inherited("retry", "after", "conditions", conditions.join(", "));
+        self.inherited("retry", "body", "body_max", format!("replayed up to {}", size(retry.body_max)));
+    }
+
+    fn limits(&mut self, settings: &Settings, route: Option<&Route>, upstream: &Upstream) {
+        let route_path = |key: &str| format!("routes[{}].{key}", self.route.unwrap_or_default());
+        let (limits_path, body_path) = (route_path("rate_limits"), route_path("body_max"));
+        for limit in route.into_iter().flat_map(|route| &route.rate_limits) {
+            let Some(limit) = settings.rate_limits.iter().find(|known| known.name == *limit) else { continue };
+            let per = match limit.rate.per.as_secs() {
+                1 => "s",
+                60 => "m",
+                _ => "h",
+            };
+            let mode = if limit.mode == Mode::Enforce { "" } else { ", not enforced" };
+            let value = format!("{}: {}/{per} per client, burst {}{mode}", limit.name, limit.rate.count, limit.burst);
+            self.plain("limits", "rate", value, limits_path.clone());
+        }
+        if let Some(route) = route {
+            let body = route.body_max.map_or("not limited".to_owned(), size);
+            self.plain("limits", "request body", body, body_path);
+        }
+        let path = format!("upstreams.{}.concurrency.max", upstream.name);
+        self.plain("limits", "in flight", format!("{} requests to {}", upstream.concurrency_max, upstream.name), path);
+    }
+
+    fn upstream(&mut self, upstream: &Upstream) {
+        let at = format!("upstreams.{}", upstream.name);
+        let breaker = &upstream.circuit_breaker;
+        let failures = breaker.consecutive_failures.unwrap_or(5);
+        let value = match breaker.mode {
+            Mode::Enforce => format!(
+                "opens after {failures} failures in a row, for {} to {}",
+                time(breaker.open_for_base),
+                time(breaker.open_for_max)
+            ),
+            Mode::Shadow => "watches only".to_owned(),
+            Mode::Off => "off".to_owned(),
+        };
+        self.plain("upstream", "breaker", value, format!("{at}.circuit_breaker"));
+        let value = match &upstream.health_check {
+            None => "off".to_owned(),
+            Some(check) => {
+                let what = match &check.kind {
+                    HealthCheckKind::Http { path } => format!("GET {path}"),
+                    HealthCheckKind::Tcp => "a TCP connection".to_owned(),
+                };
+                format!("{what} every {}, unhealthy after {} failures", time(check.interval), check.fall)
+            }
+        };
+        self.plain("upstream", "health", value, format!("{at}.health_check"));
+    }
+}
+
+/// `file:line` of the nearest path that the file sets.
+fn origin(row: &Row, loaded: &Loaded) -> String {
+    match row.paths.iter().find_map(|path| loaded.origins.of(path)) {
+        Some(location) => format!("{}:{}", location.file, location.line),
+        None => "default".to_owned(),
+    }
+}
+
+fn text(args: &ExplainArgs, found: &Explanation<'_>, loaded: &Loaded) -> String {
+    let mut out = String::new();
+    let host = args.host.as_deref().map(|host| format!(" for {host}")).unwrap_or_default();
+    let Listener { name, address, .. } = found.listener;
+    // Writing to a String does not fail.
+    let _ = writeln!(out, "{} {}{host} on listener {name} ({address})\n", args.method.to_ascii_uppercase(), args.path);
+    let _ = match found.route {
+        Some((index, route)) => {
+            let at = loaded.origins.of(&format!("routes[{index}]"));
+            let at = at.map_or("made by default".to_owned(), |at| format!("{}:{}", at.file, at.line));
+            writeln!(out, "  route       {}, {}  ({at})", route.name, matches(&route.matches))
+        }
+        None => writeln!(out, "  route       none: this listener sends everything to one upstream"),
+    };
+    if let Some((_, Route { action: RouteAction::Redirect { to, status }, .. })) = found.route {
+        let _ = writeln!(out, "  answer      {status} to {to}, without asking an app");
+    }
+    if let Some(upstream) = found.upstream {
+        let endpoints: Vec<String> = upstream.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
+        let _ = writeln!(out, "  upstream    {} at {}", upstream.name, endpoints.join(", "));
+    }
+    let mut group = "";
+    let widest = found.rows.iter().map(|row| row.value.chars().count()).max().unwrap_or(0).min(72);
+    for row in &found.rows {
+        if row.group != group {
+            group = row.group;
+            let _ = writeln!(out, "\n{group}");
+        }
+        let _ = writeln!(out, "  {:<14}{:<widest$}  {}", row.name, row.value, origin(row, loaded));
+    }
+    if let Some(worst) = &found.worst {
+        let _ = writeln!(out, "\nworst case\n{}", worst.words());
+    }
+    out
+}
+
+fn pretty(found: &Explanation<'_>, loaded: &Loaded) -> String {
+    let rows: Vec<_> = found
+        .rows
+        .iter()
+        .map(|row| json!({ "group": row.group, "name": row.name, "value": row.value, "from": origin(row, loaded) }))
+        .collect();
+    let value = json!({
+        "listener": found.listener.name,
+        "route": found.route.map(|(_, route)| &route.name),
+        "upstream": found.upstream.map(|upstream| &upstream.name),
+        "settings": rows,
+        "worst_case": found.worst.as_ref().map(Worst::to_json),
+    });
+    serde_json::to_string_pretty(&value).unwrap_or_default()
+}
+
+/// What a request must be like to get here.
+fn matches(matches: &RouteMatch) -> String {
+    let mut parts = vec![format!("path {}", matches.path)];
+    if !matches.hosts.is_empty() {
+        parts.push(format!("host {}", matches.hosts.join(" or ")));
+    }
+    if !matches.methods.is_empty() {
+        parts.push(matches.methods.join(" or "));
+    }
+    parts.extend(matches.headers.iter().map(|(name, value)| format!("header {name}: {value}")));
+    parts.extend(matches.query.iter().map(|(name, value)| format!("query {name}={value}")));
+    parts.join(", ")
+}
+
+/// In the unit an operator would type: `250ms`, `5s`, `1m`, `1.5s`.
+fn time(time: Duration) -> String {
+    let millis = time.as_millis();
+    match millis {
+        0 => "0s".to_owned(),
+        m if m % 3_600_000 == 0 => format!("{}h", m / 3_600_000),
+        m if m % 60_000 == 0 => format!("{}m", m / 60_000),
+        m if m % 1_000 == 0 => format!("{}s", m / 1_000),
+        m if m > 1_000 => format!("{}s", m as f64 / 1_000.0),
+        m => format!("{m}ms"),
+    }
+}
+
+/// `240B`, `64KiB`, `10MiB`.
+fn size(bytes: u64) -> String {
+    match bytes {
+        b if b >= 1 << 20 && b % (1 << 20) == 0 => format!("{}MiB", b >> 20),
+        b if b >= 1 << 10 && b % (1 << 10) == 0 => format!("{}KiB", b >> 10),
+        b => format!("{b}B"),
+    }
+}

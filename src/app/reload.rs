@@ -1,0 +1,372 @@
+//! Reloading: load → check → compile → prepare → swap → commit, and what to do when a step says no.
+//!
+//! Everything that can fail comes before the swap, so a bad file changes nothing: what ran keeps running, and the
+//! problems are logged, kept for `status` and counted. A refused file is tried again now and then, because the reason
+//! may be outside of it (a certificate not yet written, a port not yet free); the same problems are told only once.
+//!
+//! A certificate or key that changes under an unchanged configuration is taken into use without a new plan.
+//! What needs a restart is said at every reload until there is one.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::kept::{Found, Good, Kept};
+use super::watch::{self, Content, Watcher, Why};
+use crate::admin::{Board, Certificate, DiffAnswer, ReloadAnswer};
+use crate::config::settings::{CertificateFiles, ClientAuth, Settings};
+use crate::config::{self, Loaded};
+use crate::plan::compile::compile;
+use crate::plan::diff::{Change, diff};
+use crate::proxy::Shared;
+use crate::serve::Server;
+
+/// Polls between two tries of a refused file (about ten seconds).
+const RETRY_POLLS: u32 = 5;
+
+/// Why a reload is tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A watched file has changed.
+    File,
+    /// SIGHUP.
+    Signal,
+    /// `outrigger reload`, with the hash to go back to.
+    Command { to: Option<String> },
+}
+
+/// The one who reloads: knows what runs, what ran before, and what the file says.
+pub struct Reloader {
+    /// `None` when it runs from `--upstream`: there is nothing to load again.
+    file: Option<PathBuf>,
+    shared: Arc<Shared>,
+    board: Arc<Board>,
+    running: Good,
+    /// What the process started with: the measure of what needs a restart.
+    started: Arc<Loaded>,
+    kept: Kept,
+    watcher: Watcher,
+    /// Files that a plan reads when it is compiled (upstream CA, client certificates), as compiled into `running`.
+    compiled: Vec<Content>,
+    /// The file's text when a command went back to an earlier plan: that text is not loaded again by itself.
+    overruled: Option<String>,
+    refused: Option<Vec<String>>,
+    /// What the listeners' certificate files said when they were refused, and why.
+    bad_pair: Option<(Vec<Content>, Vec<String>)>,
+    polls: u32,
+}
+
+impl Reloader {
+    /// Begins watching; needs a tokio runtime. `loaded` is what runs already.
+    pub fn new(file: Option<PathBuf>, loaded: Loaded, shared: Arc<Shared>, board: Arc<Board>) -> Reloader {
+        let started = Arc::new(loaded);
+        let text = file.is_some().then(|| started.text.clone());
+        let running = Good { loaded: Arc::clone(&started), text };
+        let mut kept = Kept::new(started.settings.state_directory.as_deref());
+        kept.keep(&running);
+        let watcher = Watcher::new(watched(file.as_deref(), &started));
+        let compiled = watch::contents(&compiled_files(&started.settings));
+        let reloader = Reloader {
+            file,
+            shared,
+            board,
+            running,
+            started,
+            kept,
+            watcher,
+            compiled,
+            overruled: None,
+            refused: None,
+            bad_pair: None,
+            polls: 0,
+        };
+        reloader.tell_board();
+        reloader
+    }
+
+    /// Waits until there is a reason to call [`Reloader::reload`] with [`Asked::File`]. May be cancelled.
+    pub async fn changed(&mut self) {
+        loop {
+            match self.watcher.changed(self.refused.is_some()).await {
+                Why::Content => return,
+                Why::Poll => {
+                    self.polls = (self.polls + 1) % RETRY_POLLS;
+                    if self.polls == 0 {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tries to put what is asked for in force. `Err` holds every problem; what ran keeps running then.
+    pub fn reload(&mut self, server: &Server, asked: &Asked) -> Result<ReloadAnswer, Vec<String>> {
+        let result = self.apply(server, asked);
+        match &result {
+            Ok(answer) => self.accepted(server, asked, answer),
+            Err(problems) => self.rejected(asked, problems),
+        }
+        result
+    }
+
+    /// Compares a text with what runs.
+    pub fn diff(&self, name: &str, base: &str, text: &str) -> Result<DiffAnswer, Vec<String>> {
+        let loaded = load(text, name, Path::new(base))?;
+        Ok(DiffAnswer {
+            changes: diff(&self.running.loaded.settings, &loaded.settings),
+            notes: loaded.notes.iter().map(ToString::to_string).collect(),
+            hash: loaded.hash,
+            running: self.running.loaded.hash.clone(),
+        })
+    }
+
+    fn apply(&mut self, server: &Server, asked: &Asked) -> Result<ReloadAnswer, Vec<String>> {
+        let good = match asked {
+            Asked::Command { to: Some(hash) } => self.earlier(hash)?,
+            Asked::File if self.is_overruled() => self.running.clone(),
+            Asked::File | Asked::Signal | Asked::Command { to: None } => self.read()?,
+        };
+        let compiled = watch::contents(&compiled_files(&good.loaded.settings));
+        let mut answer = ReloadAnswer { hash: good.loaded.hash.clone(), ..ReloadAnswer::default() };
+        answer.notes.extend(good.loaded.notes.iter().map(ToString::to_string));
+        if good.loaded.hash != self.running.loaded.hash {
+            answer.changes = diff(&self.running.loaded.settings, &good.loaded.settings);
+        }
+        if good.loaded.hash != self.running.loaded.hash || compiled != self.compiled {
+            self.swap(server, &good.loaded)?;
+            answer.changed = true;
+            self.running = good;
+            self.compiled = compiled;
+        } else if self.certificates(server)? {
+            answer.changed = true;
+            answer.changes.push(Change { path: "certificates".to_owned(), what: "changed", needs_restart: false });
+        }
+        answer.notes.extend(self.needs_restart());
+        Ok(answer)
+    }
+
+    /// Takes changed certificates into use. The server tells a bad pair once; it stays bad until a file changes.
+    fn certificates(&mut self, server: &Server) -> Result<bool, Vec<String>> {
+        let files = watch::contents(&listener_files(&self.running.loaded.settings));
+        match server.reload_certificates() {
+            Err(problems) => {
+                let words = words(&problems);
+                self.bad_pair = Some((files, words.clone()));
+                Err(words)
+            }
+            Ok(changed) => match &self.bad_pair {
+                Some((bad, words)) if !changed && *bad == files => Err(words.clone()),
+                Some(_) | None => {
+                    self.bad_pair = None;
+                    Ok(changed)
+                }
+            },
+        }
+    }
+
+    /// The point of no return is `plans.store`; everything before it changes nothing.
+    fn swap(&self, server: &Server, loaded: &Loaded) -> Result<(), Vec<String>> {
+        let shared = &self.shared;
+        let plan = compile(&loaded.settings, &loaded.hash, &shared.states, &shared.telemetry).map_err(|problems| {
+            problems.iter().map(|problem| format!("{}: {}", problem.path, problem.words)).collect::<Vec<_>>()
+        })?;
+        let prepared = server.prepare(&plan).map_err(|problems| words(&problems))?;
+        shared.plans.store(Arc::new(plan));
+        server.commit(prepared);
+        shared.telemetry.set_options(super::options::telemetry(&loaded.settings));
+        Ok(())
+    }
+
+    fn read(&self) -> Result<Good, Vec<String>> {
+        match &self.file {
+            Some(file) => read(file),
+            None => Err(vec!["there is no file to load again: it runs from --upstream".to_owned()]),
+        }
+    }
+
+    /// Whether the file still says what a command has overruled.
+    fn is_overruled(&self) -> bool {
+        let now = || self.file.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+        self.overruled.is_some() && self.overruled == now()
+    }
+
+    fn earlier(&self, hash: &str) -> Result<Good, Vec<String>> {
+        match self.kept.find(hash).map_err(|words| vec![words])? {
+            Found::InMemory(good) => Ok(good),
+            Found::OnDisk { hash, text } => {
+                let file = self.file.clone().unwrap_or_else(|| PathBuf::from(format!("{hash}.yaml")));
+                let loaded = load(&text, &file.display().to_string(), file.parent().unwrap_or(Path::new(".")))?;
+                if loaded.hash != hash {
+                    let words = format!(
+                        "the text of plan {hash} is kept, but a secret file has changed since, \
+                         so it would be another plan now ({})",
+                        loaded.hash
+                    );
+                    return Err(vec![words]);
+                }
+                Ok(Good { loaded: Arc::new(loaded), text: Some(text) })
+            }
+        }
+    }
+
+    fn accepted(&mut self, server: &Server, asked: &Asked, answer: &ReloadAnswer) {
+        let was_stale = self.shared.states.reload.stale.load(Ordering::Relaxed);
+        let keeps_overruling = *asked == Asked::File && self.is_overruled();
+        if answer.changed || (was_stale && !keeps_overruling) {
+            self.shared.states.reload.took();
+        }
+        if !keeps_overruling {
+            let back = matches!(asked, Asked::Command { to: Some(_) });
+            self.overruled = if back { self.other_text() } else { None };
+        }
+        self.shared.states.reload.stale.store(self.overruled.is_some(), Ordering::Relaxed);
+        self.refused = None;
+        self.tell(asked, answer, was_stale && self.overruled.is_none());
+        if answer.changed {
+            self.kept.keep(&self.running);
+        }
+        self.watcher.follow(watched(self.file.as_deref(), &self.running.loaded));
+        show(&self.board, server);
+        self.tell_board();
+    }
+
+    fn tell(&self, asked: &Asked, answer: &ReloadAnswer, fresh_again: bool) {
+        let journal = &self.shared.states.journal;
+        if answer.changed && answer.changes.is_empty() {
+            journal.record("reload", answer.hash.as_str(), "loaded: the same settings with other inputs");
+        } else if answer.changed {
+            journal.record("reload", answer.hash.as_str(), format!("loaded: {}", summary(&answer.changes)));
+        } else if fresh_again {
+            journal.record("reload", answer.hash.as_str(), "the file says again what runs");
+        } else if *asked != Asked::File {
+            tracing::info!(hash = answer.hash, "reload: nothing has changed");
+        }
+        if answer.changed || *asked != Asked::File {
+            for note in &answer.notes {
+                tracing::warn!(hash = answer.hash, "{note}");
+            }
+        }
+    }
+
+    /// The file's text, when it is another than what runs.
+    fn other_text(&self) -> Option<String> {
+        let text = std::fs::read_to_string(self.file.as_ref()?).unwrap_or_default();
+        (self.running.text.as_ref() != Some(&text)).then_some(text)
+    }
+
+    fn rejected(&mut self, asked: &Asked, problems: &[String]) {
+        // An earlier plan that cannot be gone back to says nothing about the file.
+        if matches!(asked, Asked::Command { to: Some(_) }) || self.file.is_none() {
+            problems.iter().for_each(|problem| tracing::warn!("reload: {problem}"));
+            return;
+        }
+        let told = self.refused.as_deref() == Some(problems);
+        if told && *asked == Asked::File {
+            return;
+        }
+        self.shared.states.reload.refused(problems.to_vec());
+        self.refused = Some(problems.to_vec());
+        let subject = self.file.as_deref().map(|file| file.display().to_string()).unwrap_or_default();
+        for problem in problems {
+            tracing::error!(file = subject, "configuration refused: {problem}");
+        }
+        let words = format!("refused, {} problem(s); {} keeps running", problems.len(), self.running.loaded.hash);
+        self.shared.states.journal.record("reload", subject, words);
+    }
+
+    fn needs_restart(&self) -> Vec<String> {
+        let waiting = diff(&self.started.settings, &self.running.loaded.settings);
+        let waiting = waiting.into_iter().filter(|change| change.needs_restart);
+        waiting.map(|change| format!("{} has changed, which takes effect only after a restart", change.path)).collect()
+    }
+
+    fn tell_board(&self) {
+        let file = self.file.as_ref().map(|file| file.display().to_string());
+        let plans = self.kept.hashes();
+        let restart = self.needs_restart();
+        self.board.update(|facts| {
+            facts.config_file = file;
+            facts.restart = restart;
+            facts.plans = plans;
+        });
+    }
+}
+
+/// Tells the board where the server listens and with which certificates.
+pub fn show(board: &Board, server: &Server) {
+    let listeners: Vec<_> = server.addresses().into_iter().map(|(name, bound)| (name, bound.to_string())).collect();
+    let certificate = |info: crate::serve::CertificateInfo| Certificate {
+        listener: info.listener,
+        names: info.names,
+        path: info.path.display().to_string(),
+        not_after: info.not_after,
+    };
+    let certificates = server.certificates().into_iter().map(certificate).collect();
+    board.update(|facts| {
+        facts.listeners.retain(|(name, _)| name == "ops" || name == "admin");
+        facts.listeners.splice(0..0, listeners);
+        facts.certificates = certificates;
+    });
+}
+
+fn read(file: &Path) -> Result<Good, Vec<String>> {
+    let text =
+        std::fs::read_to_string(file).map_err(|cause| vec![format!("{} cannot be read: {cause}", file.display())])?;
+    if text.trim().is_empty() {
+        return Err(vec![format!("{} is empty: probably caught while it was being written", file.display())]);
+    }
+    let base = file.parent().unwrap_or(Path::new("."));
+    let loaded = load(&text, &file.display().to_string(), base)?;
+    Ok(Good { loaded: Arc::new(loaded), text: Some(text) })
+}
+
+fn load(text: &str, name: &str, base: &Path) -> Result<Loaded, Vec<String>> {
+    config::load_text(text, name, base, &|variable| std::env::var(variable).ok())
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+fn words(problems: &[crate::serve::ServeProblem]) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
+}
+
+/// `routes.api changed, upstreams.search added`.
+fn summary(changes: &[Change]) -> String {
+    let words: Vec<String> = changes.iter().map(|change| format!("{} {}", change.path, change.what)).collect();
+    words.join(", ")
+}
+
+/// Every file whose content matters, each once.
+fn watched(file: Option<&Path>, loaded: &Loaded) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = file.map(Path::to_owned).into_iter().collect();
+    files.extend(loaded.watch.iter().cloned());
+    files.extend(listener_files(&loaded.settings));
+    files.extend(compiled_files(&loaded.settings));
+    files.sort();
+    files.dedup();
+    files
+}
+
+fn listener_files(settings: &Settings) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for tls in settings.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+        for CertificateFiles { certificate, key } in &tls.certificates {
+            files.extend([certificate.clone(), key.clone()]);
+        }
+        match &tls.client_auth {
+            ClientAuth::Off => {}
+            ClientAuth::Request { ca } | ClientAuth::Require { ca } => files.push(ca.clone()),
+        }
+    }
+    files
+}
+
+fn compiled_files(settings: &Settings) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for tls in settings.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref()) {
+        files.extend(tls.ca.clone());
+        if let Some(CertificateFiles { certificate, key }) = &tls.client_certificate {
+            files.extend([certificate.clone(), key.clone()]);
+        }
+    }
+    files
+}

@@ -1,0 +1,317 @@
+//! What contradicts itself although every key alone is right.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::reader::Context;
+use super::settings::{ClientAuth, Direction, Retry, Route, RouteAction, Settings, Timeouts};
+use super::words::similar;
+use crate::core::route::{Router, Rule};
+use crate::core::units::Address;
+
+/// Reports every contradiction; `grace` is how long an orchestrator waits before it kills, if it says so.
+pub fn check(settings: &Settings, context: &Context<'_>, grace: Option<Duration>) {
+    let checker = Checker { settings, context };
+    checker.upstreams();
+    checker.names("listeners", settings.listeners.iter().map(|listener| &listener.name));
+    checker.names("routes", settings.routes.iter().map(|route| &route.name));
+    checker.listeners();
+    checker.addresses();
+    checker.files();
+    for (place, route) in settings.routes.iter().enumerate() {
+        checker.route(place, route);
+    }
+    checker.times("", &settings.defaults.timeouts, &settings.defaults.retry);
+    checker.rules();
+    checker.whole(grace);
+}
+
+struct Checker<'a, 'c> {
+    settings: &'a Settings,
+    context: &'a Context<'c>,
+}
+
+impl Checker<'_, '_> {
+    fn problem(&self, path: &str, found: impl Into<String>, expected: &str, hint: Option<String>) {
+        self.context.problem(path, None, found, expected, hint);
+    }
+
+    fn upstreams(&self) {
+        // Only when nothing else is wrong: a misspelt or malformed upstream is reported as that.
+        if self.settings.upstreams.is_empty() && self.context.problems.borrow().is_empty() {
+            let hint = "the smallest file is one line: upstream: http://127.0.0.1:3000".to_owned();
+            self.problem("", "no upstream", "upstream: URL, or upstreams:", Some(hint));
+        }
+        self.names("upstreams", self.settings.upstreams.iter().map(|upstream| &upstream.name));
+    }
+
+    fn names<'n>(&self, list: &str, names: impl Iterator<Item = &'n String>) {
+        let mut seen = HashSet::new();
+        for (place, name) in names.enumerate() {
+            if !seen.insert(name) {
+                let path = format!("{list}[{place}].name");
+                self.problem(&path, format!("the name {name} a second time"), "names that differ", None);
+            }
+        }
+    }
+
+    fn named(&self, path: &str, kind: &str, name: &str, known: &[&str]) {
+        if !known.contains(&name) {
+            let hint = similar(name, known).map(|meant| format!("did you mean `{meant}`?"));
+            let hint = hint.or_else(|| Some(format!("known: {}", known.join(", "))).filter(|_| !known.is_empty()));
+            self.problem(
+                path,
+                format!("{name}, which no {kind} is named"),
+                &format!("the name of one of the {kind}s"),
+                hint,
+            );
+        }
+    }
+
+    fn upstream_named(&self, path: &str, name: &str) {
+        let known: Vec<&str> = self.settings.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+        if !known.is_empty() {
+            self.named(path, "upstream", name, &known);
+        }
+    }
+
+    fn listeners(&self) {
+        for (place, listener) in self.settings.listeners.iter().enumerate() {
+            let path = format!("listeners[{place}]");
+            if let Some(upstream) = &listener.upstream {
+                self.upstream_named(&format!("{path}.upstream"), upstream);
+            } else if listener.direction == Direction::Outbound {
+                self.problem(
+                    &format!("{path}.direction"),
+                    "outbound without an upstream",
+                    "upstream: NAME beside it",
+                    None,
+                );
+            }
+            if let Some(redirect) = &listener.redirect_to_https {
+                if redirect.hosts.is_empty() {
+                    let hint = "name the hosts; a redirect never goes where a client says".to_owned();
+                    self.problem(
+                        &format!("{path}.redirect_to_https.hosts"),
+                        "no hosts",
+                        "at least one host",
+                        Some(hint),
+                    );
+                }
+                if listener.tls.is_some() {
+                    self.problem(
+                        &format!("{path}.redirect_to_https"),
+                        "a redirect to HTTPS on a listener with TLS",
+                        "one of the two",
+                        None,
+                    );
+                }
+            }
+        }
+    }
+
+    fn addresses(&self) {
+        let mut seen: Vec<(&Address, &str)> = Vec::new();
+        let own = [("ops.address", &self.settings.ops), ("admin.address", &self.settings.admin.address)];
+        let paths: Vec<String> =
+            (0..self.settings.listeners.len()).map(|place| format!("listeners[{place}].address")).collect();
+        let listeners =
+            self.settings.listeners.iter().zip(&paths).map(|(listener, path)| (path.as_str(), &listener.address));
+        for (path, address) in listeners.chain(own) {
+            if let Some((_, other)) = seen.iter().find(|(known, _)| clash(known, address)) {
+                self.problem(path, format!("{address}, which {other} has already"), "an address of its own", None);
+            }
+            seen.push((address, path));
+        }
+        let admin = &self.settings.admin;
+        if !is_local(&admin.address) && admin.token.is_none() {
+            let hint = "set admin.token, or listen on 127.0.0.1 or a Unix socket".to_owned();
+            self.problem(
+                "admin.address",
+                format!("{}, beyond this machine, without a token", admin.address),
+                "control only for those who may",
+                Some(hint),
+            );
+        }
+    }
+
+    fn files(&self) {
+        for (place, listener) in self.settings.listeners.iter().enumerate() {
+            let Some(tls) = &listener.tls else { continue };
+            for (number, pair) in tls.certificates.iter().enumerate() {
+                let path = format!("listeners[{place}].tls.certificates[{number}]");
+                self.file(&format!("{path}.certificate"), &pair.certificate);
+                self.file(&format!("{path}.key"), &pair.key);
+            }
+            if let ClientAuth::Request { ca } | ClientAuth::Require { ca } = &tls.client_auth {
+                self.file(&format!("listeners[{place}].tls.client_auth.ca"), ca);
+            }
+        }
+        for upstream in &self.settings.upstreams {
+            let Some(tls) = &upstream.tls else { continue };
+            let path = format!("upstreams.{}.tls", upstream.name);
+            if let Some(ca) = &tls.ca {
+                self.file(&format!("{path}.ca"), ca);
+            }
+            if let Some(pair) = &tls.client_certificate {
+                self.file(&format!("{path}.client_certificate.certificate"), &pair.certificate);
+                self.file(&format!("{path}.client_certificate.key"), &pair.key);
+            }
+            if !upstream.endpoints.iter().any(|endpoint| endpoint.tls) {
+                self.problem(&path, "tls for endpoints that are all http://", "an https:// endpoint", None);
+            }
+        }
+    }
+
+    fn file(&self, path: &str, file: &std::path::Path) {
+        if let Err(error) = std::fs::File::open(file) {
+            self.problem(path, format!("{}: {error}", file.display()), "a file that can be read", None);
+        }
+    }
+
+    fn route(&self, place: usize, route: &Route) {
+        let path = format!("routes[{place}]");
+        match &route.action {
+            RouteAction::Forward { upstream, rewrite_prefix } => {
+                self.upstream_named(&format!("{path}.upstream"), upstream);
+                if let Some(prefix) = rewrite_prefix {
+                    let at = format!("{path}.rewrite.prefix");
+                    if !route.matches.path.ends_with("/*") {
+                        self.problem(
+                            &at,
+                            format!("a prefix for the path {}", route.matches.path),
+                            "a path that ends in /*",
+                            None,
+                        );
+                    }
+                    if !(prefix.starts_with('/') && prefix.ends_with('/')) {
+                        self.problem(&at, prefix.clone(), "a prefix that begins and ends with /", None);
+                    }
+                }
+            }
+            RouteAction::Redirect { to, .. } => {
+                self.parameters(&format!("{path}.redirect.to"), to, &route.matches.path)
+            }
+        }
+        let known: Vec<&str> = self.settings.rate_limits.iter().map(|limit| limit.name.as_str()).collect();
+        for (number, name) in route.rate_limits.iter().enumerate() {
+            self.named(&format!("{path}.rate_limits[{number}]"), "rate limit", name, &known);
+        }
+        self.times(&path, &route.timeouts, &route.retry);
+    }
+
+    fn parameters(&self, at: &str, target: &str, path: &str) {
+        let mut rest = target;
+        while let Some((_, after)) = rest.split_once('{') {
+            let Some((name, tail)) = after.split_once('}') else { break };
+            if name != "*" && !path.contains(&format!("{{{name}}}")) {
+                self.problem(
+                    at,
+                    format!("{{{name}}}, which the path {path} does not have"),
+                    "parameters of the route's path",
+                    None,
+                );
+            }
+            rest = tail;
+        }
+    }
+
+    /// Timers against each other, where the inner one was typed: an inherited one is simply cut short by the outer.
+    fn times(&self, path: &str, timeouts: &Timeouts, retry: &Retry) {
+        let key = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+        let typed = |name: &str| self.context.origins.borrow().contains_key(&key(name));
+        if timeouts.total < timeouts.first_byte && typed("timeouts.first_byte") {
+            let found = format!("first_byte {:?} above total {:?}", timeouts.first_byte, timeouts.total);
+            let hint = "the first-byte timer could never fire: lower it, or raise total".to_owned();
+            self.problem(&key("timeouts.first_byte"), found, "a first_byte of at most total", Some(hint));
+        }
+        let inner = ["retry.per_try", "retry.attempts"].into_iter().find(|name| typed(name));
+        if let (Some(per_try), Some(inner)) = (retry.per_try, inner) {
+            let worst = per_try * retry.attempts + retry.backoff_max * retry.attempts.saturating_sub(1);
+            if worst > timeouts.total && retry.attempts > 1 {
+                let found = format!(
+                    "{} attempts of {per_try:?} with their waits: {worst:?}, above total {:?}",
+                    retry.attempts, timeouts.total
+                );
+                let hint =
+                    "the last attempts could never end in time: lower per_try or attempts, or raise total".to_owned();
+                self.problem(&key(inner), found, "attempts that fit into total", Some(hint));
+            }
+        }
+    }
+
+    /// Routes the tree refuses, and routes that another one before them always takes.
+    fn rules(&self) {
+        let rules: Vec<Rule> = self
+            .settings
+            .routes
+            .iter()
+            .map(|route| Rule { path: route.matches.path.clone(), ..Rule::default() })
+            .collect();
+        if let Err(problems) = Router::build(&rules) {
+            for (place, problem) in problems {
+                let found = self.settings.routes[place].matches.path.clone();
+                self.problem(&format!("routes[{place}].match.path"), found, &problem.to_string(), None);
+            }
+        }
+        for (place, route) in self.settings.routes.iter().enumerate() {
+            if let Some(first) = self.settings.routes[..place].iter().find(|first| first.matches == route.matches) {
+                let found = format!("the same match as {}, which stands before it", first.name);
+                self.problem(
+                    &format!("routes[{place}].match"),
+                    found,
+                    "a match of its own",
+                    Some("this route would never be taken".to_owned()),
+                );
+            }
+        }
+    }
+
+    fn whole(&self, grace: Option<Duration>) {
+        let tls = self.settings.listeners.iter().any(|listener| listener.tls.is_some());
+        let typed = self.context.origins.borrow().contains_key("security_headers.hsts.max_age");
+        if typed && !tls && self.settings.trusted_proxies.is_empty() {
+            let hint =
+                "HSTS is only sent over TLS: add tls to a listener, or name the proxy that ends TLS in trusted_proxies"
+                    .to_owned();
+            self.problem(
+                "security_headers.hsts.max_age",
+                "HSTS without TLS",
+                "a listener with TLS, or a trusted proxy",
+                Some(hint),
+            );
+        }
+        let drain = &self.settings.drain;
+        let longest = drain.delay.unwrap_or(Duration::from_secs(5)) + drain.timeout;
+        if let Some(grace) = grace.filter(|grace| longest > *grace) {
+            let found = format!("up to {longest:?} of drain, with a termination grace of {grace:?}");
+            self.problem(
+                "drain.timeout",
+                found,
+                "a drain that ends before the process is killed",
+                Some("raise the grace or lower drain.delay and drain.timeout".to_owned()),
+            );
+        }
+    }
+}
+
+/// Two sockets that cannot both be bound. Port 0 is any free port.
+fn clash(one: &Address, other: &Address) -> bool {
+    let any = |host: &str| host == "0.0.0.0" || host == "::";
+    match (one, other) {
+        (Address::Tcp { host: a, port: p }, Address::Tcp { host: b, port: q }) => {
+            p == q && *p != 0 && (a == b || any(a) || any(b))
+        }
+        (Address::Unix(a), Address::Unix(b)) => a == b,
+        (Address::Tcp { .. }, Address::Unix(_)) | (Address::Unix(_), Address::Tcp { .. }) => false,
+    }
+}
+
+fn is_local(address: &Address) -> bool {
+    match address {
+        Address::Unix(_) => true,
+        Address::Tcp { host, .. } => {
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! A file, or a URL on the command line, to settings.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::problem::{Kind, Location, Problem};
+use super::reader::{Context, Map};
+use super::settings::Settings;
+use super::{check, read, units, yaml};
+
+/// Tells how long the orchestrator waits after SIGTERM before it kills, as a duration.
+const GRACE_VARIABLE: &str = "OUTRIGGER_TERMINATION_GRACE";
+/// Hexadecimal digits of a content hash; 48 bits tell the plans of one process apart.
+const HASH_DIGITS: usize = 12;
+
+/// A configuration without problems.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub settings: Settings,
+    /// Of the text and of every secret file it names.
+    pub hash: String,
+    /// The text itself, to be kept as the last good one.
+    pub text: String,
+    /// What a change of must be noticed: the file and the secret files.
+    pub watch: Vec<PathBuf>,
+    pub origins: Origins,
+    /// Worth knowing, but no reason to refuse.
+    pub notes: Vec<Problem>,
+}
+
+/// Where each value that was typed stands; a value that is not here is a default.
+#[derive(Clone, Debug, Default)]
+pub struct Origins(BTreeMap<String, Location>);
+
+impl Origins {
+    pub fn of(&self, path: &str) -> Option<&Location> {
+        self.0.get(path)
+    }
+}
+
+/// Reads and checks a file with the process's environment.
+pub fn load_file(path: &Path) -> Result<Loaded, Vec<Problem>> {
+    let name = path.display().to_string();
+    let unreadable = |found: String, hint: Option<&str>| {
+        let hint = hint.map(str::to_owned);
+        let expected = "a readable YAML file".to_owned();
+        vec![Problem {
+            kind: Kind::Wrong,
+            path: String::new(),
+            at: None,
+            found: format!("{name}: {found}"),
+            expected,
+            hint,
+        }]
+    };
+    let size = std::fs::metadata(path)
+        .map_err(|error| unreadable(error.to_string(), Some("give the path with -c, or use --upstream URL")))?
+        .len();
+    if size > yaml::BYTES_MAX as u64 {
+        return Err(unreadable(format!("{size} bytes, more than 1 MiB"), None));
+    }
+    let bytes = std::fs::read(path).map_err(|error| unreadable(error.to_string(), None))?;
+    let text = String::from_utf8(bytes).map_err(|_| unreadable("not UTF-8 text".to_owned(), None))?;
+    let base = path.parent().unwrap_or(Path::new("")).to_owned();
+    let mut loaded = load_text(&text, &name, &base, &|name| std::env::var(name).ok())?;
+    loaded.watch.insert(0, path.to_owned());
+    Ok(loaded)
+}
+
+/// Checks a text. `name` is what problems call it, `base` what relative paths are relative to.
+pub fn load_text(
+    text: &str,
+    name: &str,
+    base: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Loaded, Vec<Problem>> {
+    let tree = yaml::parse(text, name)?;
+    let context = Context::new(base, env);
+    let root = Map::root(&context, Some(&tree));
+    let settings = read::settings(&root);
+    root.finish();
+    let grace = env(GRACE_VARIABLE).and_then(|text| units::duration(&text).ok());
+    check::check(&settings, &context, grace.or(Some(Duration::MAX)));
+    let mut problems = context.problems.into_inner();
+    if !problems.is_empty() {
+        problems.sort_by(|one, other| one.at.cmp(&other.at).then_with(|| one.path.cmp(&other.path)));
+        problems.dedup();
+        return Err(problems);
+    }
+    let mut watch = context.files.into_inner();
+    watch.sort();
+    watch.dedup();
+    let hash = hash(text, &watch);
+    let origins = Origins(context.origins.into_inner());
+    Ok(Loaded { settings, hash, text: text.to_owned(), watch, origins, notes: Vec::new() })
+}
+
+/// The configuration of `run --upstream URL --listen ADDRESS`.
+pub fn from_upstream(url: &str, listen: Option<&str>) -> Result<Loaded, Vec<Problem>> {
+    let mut text = format!("upstream: {}\n", quoted(url));
+    if let Some(address) = listen {
+        text.push_str(&format!("listeners: [{{ name: web, address: {} }}]\n", quoted(address)));
+    }
+    load_text(&text, "command line", Path::new(""), &|name| std::env::var(name).ok())
+}
+
+/// As a YAML double-quoted scalar, whatever it holds.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string() // a JSON string is a YAML string
+}
+
+fn hash(text: &str, files: &[PathBuf]) -> String {
+    let mut digest = Sha256::new();
+    digest.update(text);
+    for file in files {
+        digest.update(std::fs::read(file).unwrap_or_default());
+    }
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>()[..HASH_DIGITS].to_owned()
+}

@@ -1,0 +1,59 @@
+//! The keys of the configuration language whose feature this version does not have. They are refused with these
+//! words. Whoever builds a feature takes its keys off this list; a test holds the list against the full example.
+
+/// A key that is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotYet {
+    /// With `[]` for list places and `*` for chosen names.
+    pub path: &'static str,
+    pub what: &'static str,
+}
+
+const fn entry(path: &'static str, what: &'static str) -> NotYet {
+    NotYet { path, what }
+}
+
+pub const NOT_YET: &[NotYet] = &[
+    entry("service.version_header", "noticing releases by a header of the app"),
+    entry("upstreams.*.balance", "balancing other than round_robin"),
+    entry("upstreams.*.health_check.grpc", "gRPC health checks"),
+    entry("upstreams.*.circuit_breaker.failure_rate", "opening on a rate of failures"),
+    entry("upstreams.*.circuit_breaker.slow_call", "opening on slow calls"),
+    entry("upstreams.*.circuit_breaker.window", "the window of the failure rate"),
+    entry("upstreams.*.circuit_breaker.volume_min", "the minimum volume of the failure rate"),
+    entry("upstreams.*.circuit_breaker.half_open.ramp", "a ramp after half-open"),
+    entry("upstreams.*.concurrency.adaptive", "the adaptive concurrency limit"),
+    entry("upstreams.*.concurrency.queue", "the queue in front of the concurrency limit"),
+    entry("upstreams.*.hold", "holding requests while the app is not listening"),
+    entry(
+        "upstreams.*.resolve",
+        "resolving names again on a schedule of its own; names are resolved at each connection",
+    ),
+    entry("retry.budget", "the retry budget"),
+    entry("retry.hedge", "hedged requests"),
+    entry("routes[].retry.budget", "the retry budget"),
+    entry("routes[].retry.hedge", "hedged requests"),
+    entry("rate_limits.*.key", "keys other than [client_ip]"),
+    entry("rate_limits.*.mode", "shadow mode of rate limits"),
+    entry("rate_limits.*.store", "limits shared through a store"),
+    entry("rate_limits.*.when_unavailable", "limits shared through a store"),
+    entry("stores", "limits shared through a store"),
+    entry("routes[].priority", "priorities"),
+    entry("routes[].auth", "authentication"),
+    entry("routes[].flag", "flags"),
+    entry("routes[].access", "allow and deny lists"),
+    entry("flags", "flags"),
+    entry("openapi", "validation against an OpenAPI document"),
+    entry("readiness", "checks of dependencies and the readiness checklist"),
+    entry("slos", "objectives and error budgets"),
+    entry("budget_policy", "the error budget policy"),
+    entry("rollback", "rollback triggers"),
+    entry("telemetry.metrics", "native histograms"),
+    entry("telemetry.errors", "grouped error capture"),
+    entry("telemetry.access_log.redact.headers", "request headers in the access log, and so their redaction"),
+];
+
+/// The words for a pattern. A key that asks for words it does not have is a mistake that the tests find.
+pub fn words(pattern: &str) -> &'static str {
+    NOT_YET.iter().find(|entry| entry.path == pattern).map_or("", |entry| entry.what)
+}

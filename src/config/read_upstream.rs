@@ -1,0 +1,188 @@
+//! Upstreams: endpoints and the policies that guard them.
+
+use std::time::Duration;
+
+use super::read;
+use super::reader::Map;
+use super::settings::{
+    CircuitBreaker, Endpoint, HealthCheck, HealthCheckKind, Mode, Pool, Upstream, UpstreamProtocol, UpstreamTls,
+};
+use super::units;
+use super::yaml::Value;
+
+/// `upstream: URL`, or `upstreams:` by name.
+pub fn upstreams(root: &Map<'_, '_>) -> Vec<Upstream> {
+    let short = root.value("upstream", "URL", "", "The short form: one upstream named app.", units::url);
+    let mut upstreams = Vec::new();
+    if let Some((address, tls, authority)) = short {
+        upstreams.push(Upstream { endpoints: vec![Endpoint { address, tls, authority }], ..plain("app") });
+    }
+    for (name, map) in root.named("upstreams", "The apps and services behind, by name.") {
+        upstreams.push(upstream(name, map));
+    }
+    upstreams
+}
+
+fn plain(name: &str) -> Upstream {
+    Upstream {
+        name: name.to_owned(),
+        endpoints: Vec::new(),
+        protocol: UpstreamProtocol::Auto,
+        health_check: None,
+        pool: Pool { idle_max: 64, idle_timeout: Duration::from_secs(4) },
+        circuit_breaker: CircuitBreaker {
+            mode: Mode::Enforce,
+            consecutive_failures: None,
+            open_for_base: Duration::from_secs(5),
+            open_for_max: Duration::from_secs(30),
+            probes: 1,
+        },
+        concurrency_max: 1024,
+        tls: None,
+    }
+}
+
+fn upstream(name: String, map: Map<'_, '_>) -> Upstream {
+    let plain = plain(&name);
+    let reported = map.context.problems.borrow().len();
+    let urls =
+        map.values("endpoints", "list of URLs", "Where it listens; http://, https:// or unix:/path.", units::url);
+    if urls.as_ref().is_none_or(Vec::is_empty) && map.context.problems.borrow().len() == reported {
+        map.context.problem(&format!("{}.endpoints", map.path), None, "nothing", "at least one URL", None);
+    }
+    let endpoints = urls.unwrap_or_default().into_iter();
+    let endpoints = endpoints.map(|(address, tls, authority)| Endpoint { address, tls, authority }).collect();
+    let protocol = match map.choice(
+        "protocol",
+        &["auto", "http1", "http2"],
+        "auto",
+        "auto: HTTP/2 for gRPC or by ALPN, else HTTP/1.1.",
+    ) {
+        Some("http1") => UpstreamProtocol::Http1,
+        Some("http2") => UpstreamProtocol::Http2,
+        Some(_) | None => UpstreamProtocol::Auto,
+    };
+    map.later_unless("balance", |node| matches!(&node.value, Value::Scalar { text, .. } if text == "round_robin"));
+    let health_check = health_check(
+        map.block("health_check", "An active check of each endpoint; without it there is none."),
+        map.has("health_check"),
+    );
+    let pool = map.block("pool", "Idle connections kept for the next request.");
+    let idle_max =
+        pool.count("idle_max", "64", "Kept per worker and endpoint.").map_or(plain.pool.idle_max, |max| max as usize);
+    let idle_timeout =
+        pool.duration("idle_timeout", "4s", "Closed after this long; keep it below the app's own keep-alive.");
+    pool.finish();
+    let circuit_breaker =
+        circuit_breaker(map.block("circuit_breaker", "Gives a failing endpoint time."), plain.circuit_breaker);
+    let concurrency = map.block("concurrency", "Requests in flight.");
+    let concurrency_max = concurrency
+        .count("max", "1024", "All workers together; more are answered 503.")
+        .map_or(plain.concurrency_max, |max| max as usize);
+    concurrency.later("adaptive");
+    concurrency.later("queue");
+    concurrency.finish();
+    map.later("hold");
+    map.later("resolve");
+    let tls = tls(map.block("tls", "TLS towards https:// endpoints."), map.has("tls"));
+    map.finish();
+    let pool = Pool { idle_max, idle_timeout: idle_timeout.unwrap_or(plain.pool.idle_timeout) };
+    Upstream { endpoints, protocol, health_check, pool, circuit_breaker, concurrency_max, tls, name }
+}
+
+fn health_check(map: Map<'_, '_>, wanted: bool) -> Option<HealthCheck> {
+    let path = map.text("path", "A GET of this path must be answered 2xx.");
+    let tcp = map.boolean("tcp", "false", "Only check that a connection can be made.").unwrap_or(false);
+    let both = tcp && path.is_some();
+    map.later("grpc");
+    if wanted && (both || (!tcp && path.is_none() && !map.has("grpc"))) {
+        let found = if both { "both path and tcp" } else { "neither path nor tcp" };
+        map.context.problem(&map.path, map.at("path"), found, "one of path: /health and tcp: true", None);
+    }
+    if let Some(wrong) = path.as_ref().filter(|path| !path.starts_with('/')) {
+        map.context.problem(
+            &format!("{}.path", map.path),
+            map.at("path"),
+            wrong.clone(),
+            "a path that begins with /",
+            None,
+        );
+    }
+    let runs = |name, default, doc| map.count(name, default, doc).and_then(|count| u32::try_from(count).ok());
+    let check = HealthCheck {
+        kind: if tcp {
+            HealthCheckKind::Tcp
+        } else {
+            HealthCheckKind::Http { path: path.unwrap_or_else(|| "/".to_owned()) }
+        },
+        interval: map.duration("interval", "2s", "Between two checks.").unwrap_or(Duration::from_secs(2)),
+        timeout: map.duration("timeout", "1s", "How long one check may take.").unwrap_or(Duration::from_secs(1)),
+        rise: runs("rise", "1", "Successes in a row that make it healthy.").unwrap_or(1),
+        fall: runs("fall", "3", "Failures in a row that make it unhealthy.").unwrap_or(3),
+    };
+    map.finish();
+    wanted.then_some(check)
+}
+
+fn circuit_breaker(map: Map<'_, '_>, plain: CircuitBreaker) -> CircuitBreaker {
+    let mode = match map.choice("mode", &["enforce", "off"], "enforce", "off lets everything through.") {
+        Some("off") => Mode::Off,
+        Some(_) | None => Mode::Enforce,
+    };
+    let consecutive = map.value(
+        "consecutive_failures",
+        "number or auto",
+        "auto",
+        "Failures in a row that open it; auto is 5.",
+        |text| match text {
+            "auto" => Ok(None),
+            text => {
+                text.parse().ok().filter(|count| *count > 0).map(Some).ok_or("auto or a whole number of at least 1")
+            }
+        },
+    );
+    for name in ["failure_rate", "slow_call", "window", "volume_min"] {
+        map.later(name);
+    }
+    let open_for = map.block("open_for", "How long it stays open; half to all of it, by chance.");
+    let base = open_for
+        .duration("base", "5s", "The first time; doubled each time it opens again.")
+        .unwrap_or(plain.open_for_base);
+    let max = open_for.duration("max", "30s", "The longest time.").unwrap_or(plain.open_for_max);
+    if max < base {
+        map.context.problem(
+            &format!("{}.max", open_for.path),
+            open_for.at("max"),
+            "a maximum below the base",
+            "a maximum of at least the base",
+            None,
+        );
+    }
+    open_for.finish();
+    let half_open = map.block("half_open", "Testing whether the app is back.");
+    let probes = half_open.count("probes", "1", "Test requests at a time.").and_then(|count| u32::try_from(count).ok());
+    half_open.later("ramp");
+    half_open.finish();
+    map.finish();
+    CircuitBreaker {
+        mode,
+        consecutive_failures: consecutive.flatten(),
+        open_for_base: base,
+        open_for_max: max,
+        probes: probes.unwrap_or(plain.probes),
+    }
+}
+
+fn tls(map: Map<'_, '_>, wanted: bool) -> Option<UpstreamTls> {
+    let server_name = map.text("server_name", "The name its certificate must have; the default is the URL's host.");
+    let base = map.context.base.clone();
+    let ca =
+        map.value("ca", "system or path", "system", "The authorities its certificate is checked against.", |text| {
+            Ok(if text == "system" { None } else { Some(base.join(text)) })
+        });
+    let client = map.block("client_certificate", "The certificate shown to it.");
+    let client_certificate = read::certificate(&client);
+    client.finish();
+    map.finish();
+    wanted.then_some(UpstreamTls { server_name, ca: ca.flatten(), client_certificate })
+}

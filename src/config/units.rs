@@ -1,0 +1,145 @@
+//! Quantities with their units. A bare number is not a quantity: 5 what?
+
+use std::time::Duration;
+
+use crate::core::units::{Address, Rate, Ratio};
+
+/// What a text was expected to be, when it is not.
+pub type Expected = &'static str;
+
+pub const DURATION: Expected = "a time with its unit: 250ms, 5s, 1m, 2h, 28d";
+pub const BYTES: Expected = "a size with its unit: 512B, 64KiB, 10MiB, 1GiB";
+pub const RATE: Expected = "a rate: 100/s, 10/m, 5/h";
+pub const BYTE_RATE: Expected = "a rate of bytes: 240B/s, 10KiB/s";
+pub const RATIO: Expected = "a percentage from 0% to 100%";
+pub const ADDRESS: Expected = "an address: host:port, [ipv6]:port or unix:/path";
+pub const URL: Expected = "a URL: http://host:port, https://host or unix:/path";
+
+fn split(text: &str) -> (&str, &str) {
+    let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
+    text.split_at(end)
+}
+
+fn number(text: &str) -> Option<f64> {
+    let plain = !text.is_empty() && text.len() <= 15 && text.bytes().any(|byte| byte.is_ascii_digit());
+    if plain { text.parse().ok() } else { None }
+}
+
+pub fn duration(text: &str) -> Result<Duration, Expected> {
+    let (digits, unit) = split(text);
+    let seconds = match unit {
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        _ => return Err(DURATION),
+    };
+    let value = number(digits).ok_or(DURATION)? * seconds;
+    Duration::try_from_secs_f64((value * 1e6).round() / 1e6).map_err(|_| DURATION)
+}
+
+pub fn bytes(text: &str) -> Result<u64, Expected> {
+    let (digits, unit) = split(text);
+    let factor = match unit {
+        "B" => 1.0,
+        "KiB" => 1024.0,
+        "MiB" => 1024.0 * 1024.0,
+        "GiB" => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(BYTES),
+    };
+    Ok((number(digits).ok_or(BYTES)? * factor) as u64)
+}
+
+pub fn byte_rate(text: &str) -> Result<u64, Expected> {
+    text.strip_suffix("/s").and_then(|size| bytes(size).ok()).ok_or(BYTE_RATE)
+}
+
+pub fn rate(text: &str) -> Result<Rate, Expected> {
+    let (count, per) = text.split_once('/').ok_or(RATE)?;
+    let per = match per {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(RATE),
+    };
+    let count = count.parse().ok().filter(|count| *count > 0).ok_or(RATE)?;
+    Ok(Rate { count, per: Duration::from_secs(per) })
+}
+
+pub fn ratio(text: &str) -> Result<Ratio, Expected> {
+    let percent = text.strip_suffix('%').and_then(number).ok_or(RATIO)?;
+    if percent <= 100.0 { Ok(Ratio(percent / 100.0)) } else { Err(RATIO) }
+}
+
+pub fn address(text: &str) -> Result<Address, Expected> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return if path.starts_with('/') { Ok(Address::Unix(path.into())) } else { Err(ADDRESS) };
+    }
+    let (host, port) = text.rsplit_once(':').ok_or(ADDRESS)?;
+    let port = port.parse().map_err(|_| ADDRESS)?;
+    let host = match host.strip_prefix('[') {
+        Some(rest) => {
+            rest.strip_suffix(']').filter(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok()).ok_or(ADDRESS)?
+        }
+        None if host.contains(':') => return Err(ADDRESS),
+        None => host,
+    };
+    if host.is_empty() || host.contains(['/', ' ', '@']) {
+        return Err(ADDRESS);
+    }
+    Ok(Address::Tcp { host: host.to_owned(), port })
+}
+
+/// An endpoint's URL: address, whether it is TLS, and the authority.
+pub fn url(text: &str) -> Result<(Address, bool, String), Expected> {
+    if text.starts_with("unix:") {
+        return Ok((address(text)?, false, "localhost".to_owned()));
+    }
+    let (tls, rest) = match text.split_once("://") {
+        Some(("http", rest)) => (false, rest),
+        Some(("https", rest)) => (true, rest),
+        Some(_) | None => return Err(URL),
+    };
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    if authority.contains(['/', '?', '#', '@']) {
+        return Err("a URL without a path, query or user: http://host:port");
+    }
+    let port_given = authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+    let whole = if port_given { authority.to_owned() } else { format!("{authority}:{}", if tls { 443 } else { 80 }) };
+    Ok((address(&whole).map_err(|_| URL)?, tls, authority.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_need_their_unit() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("28d"), Ok(Duration::from_secs(28 * 86_400)));
+        for wrong in ["5", "s", "", "5 s", "-5s", "1e9s", "..s", "5sec", "99999999999999d"] {
+            assert_eq!(duration(wrong).is_ok(), wrong == "99999999999999d" && duration(wrong).is_ok(), "{wrong}");
+        }
+        assert_eq!(bytes("64KiB"), Ok(65_536));
+        assert!(bytes("64").is_err() && bytes("64KB").is_err());
+        assert_eq!(byte_rate("240B/s"), Ok(240));
+        assert_eq!(rate("10/m"), Ok(Rate { count: 10, per: Duration::from_secs(60) }));
+        assert!(rate("0/s").is_err() && rate("10").is_err() && rate("1/d").is_err());
+        assert_eq!(ratio("20%"), Ok(Ratio(0.2)));
+        assert!(ratio("101%").is_err() && ratio("20").is_err());
+    }
+
+    #[test]
+    fn addresses_and_urls() {
+        let tcp = |host: &str, port| Address::Tcp { host: host.to_owned(), port };
+        assert_eq!(address("0.0.0.0:80"), Ok(tcp("0.0.0.0", 80)));
+        assert_eq!(address("[::1]:80"), Ok(tcp("::1", 80)));
+        assert!(["80", "a:", ":80", "::1:80", "a:70000", "a b:1", "unix:x"].iter().all(|text| address(text).is_err()));
+        assert_eq!(url("http://a:81/"), Ok((tcp("a", 81), false, "a:81".to_owned())));
+        assert_eq!(url("https://a"), Ok((tcp("a", 443), true, "a".to_owned())));
+        assert_eq!(url("http://[::1]"), Ok((tcp("::1", 80), false, "[::1]".to_owned())));
+        assert!(["a:80", "ftp://a", "http://a/b", "http://u@a", "http://"].iter().all(|text| url(text).is_err()));
+    }
+}

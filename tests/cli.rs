@@ -1,0 +1,287 @@
+//! The program as it is typed: exit codes, words, and a whole life from start to drain.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(20);
+/// Each try is a process of its own, so this is seconds.
+const TRIES_MAX: usize = 2000;
+
+fn outrigger(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger"));
+    command
+        .args(arguments)
+        .env_remove("OUTRIGGER_ADMIN")
+        .env_remove("OUTRIGGER_CONFIG")
+        .env_remove("OUTRIGGER_UPSTREAM");
+    command.env_remove("OUTRIGGER_ADMIN_TOKEN").stdin(Stdio::null());
+    command
+}
+
+fn said(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    said(&outrigger(arguments).output().unwrap())
+}
+
+/// An app that answers every request with `ok`, until the test ends.
+fn app() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
+        }
+    });
+    port
+}
+
+fn configuration(directory: &Path, app: u16) -> String {
+    let here = directory.display();
+    format!(
+        "service: {{ name: shop }}\nlisteners: [{{ name: web, address: \"127.0.0.1:0\" }}]\n\
+         upstream: http://127.0.0.1:{app}\n\
+         telemetry: {{ access_log: {{ to: off }} }}\nops: {{ address: \"unix:{here}/ops.sock\" }}\n\
+         admin: {{ address: \"unix:{here}/admin.sock\" }}\ndrain: {{ delay: 0s, timeout: 5s }}\n"
+    )
+}
+
+/// A running proxy and where it listens.
+struct Running {
+    child: Child,
+    web: String,
+    admin: String,
+    ops: String,
+}
+
+impl Running {
+    fn start(directory: &Path, more: &[&str]) -> Running {
+        let file = directory.join("outrigger.yaml").display().to_string();
+        let mut child = outrigger(&[&["run", "-c", &file], more].concat())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || log.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line))));
+        let web = loop {
+            let line = lines.recv_timeout(SOON).expect("it listens");
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            if line["message"] == "listening" && line["listener"] == "web" {
+                break line["address"].as_str().unwrap().to_owned();
+            }
+        };
+        let socket = |name: &str| format!("unix:{}/{name}.sock", directory.display());
+        Running { child, web, admin: socket("admin"), ops: socket("ops") }
+    }
+
+    fn ask(&self, verb: &[&str]) -> (Option<i32>, String, String) {
+        run(&[verb, &["--admin", &self.admin]].concat())
+    }
+
+    /// Waits for readiness by asking the ops port.
+    fn ready(&self) {
+        let ready = (0..TRIES_MAX).any(|_| run(&["healthcheck", "--url", &self.ops]).0 == Some(0));
+        assert!(ready, "it becomes ready");
+    }
+
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(&self.web).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // it may have ended as it should
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_good_file_is_a_yes_and_a_bad_one_is_told_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.yaml");
+    let name = file.display().to_string();
+    std::fs::write(&file, "upstream: http://127.0.0.1:3000\n").unwrap();
+    let (code, out, _) = run(&["check", &name]);
+    assert_eq!(code, Some(0), "{out}");
+    assert_eq!(out, format!("{name}: good; 1 listener, 1 upstream, 1 route, 0 rate limits\n"));
+    std::fs::write(&file, "upstream: http://127.0.0.1:3000\ntimeouts: { totl: 5s, idle: 5 }\n").unwrap();
+    let (code, out, _) = run(&["check", &name]);
+    assert_eq!(code, Some(2));
+    assert!(out.contains(&format!("{name}:2:")) && out.contains("did you mean") && out.contains("2 problems"), "{out}");
+    let (code, out, _) = run(&["check", &name, "--output", "json"]);
+    assert_eq!(code, Some(2));
+    let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(value["problems"].as_array().unwrap().len(), 2, "{value}");
+    let (code, _, err) = run(&["run", "-c", &name]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("did you mean"), "a start tells the same problems: {err}");
+}
+
+#[test]
+fn explain_names_the_route_the_lines_and_the_worst_case() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.yaml");
+    let text = "upstreams: { app: { endpoints: [\"http://127.0.0.1:3000\"] } }\ntimeouts: { first_byte: 2s }\nroutes:\n\
+                - name: api\n  match: { path: \"/api/*\", methods: [GET] }\n  upstream: app\n  timeouts: { total: 5s }\n";
+    std::fs::write(&file, text).unwrap();
+    let name = file.display().to_string();
+    let (code, out, err) = run(&["explain", "GET", "/api/x", "-c", &name]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains(&format!("{name}:7")) && out.contains(&format!("{name}:2")), "{out}");
+    assert!(out.contains("waits at most 5s") && out.contains("3 times the load") && out.contains("default"), "{out}");
+    let (code, out, _) = run(&["explain", "POST", "/api/x", "-c", &name]);
+    assert_eq!((code, out.contains("405") && out.contains("GET")), (Some(1), true), "{out}");
+    let (code, out, _) = run(&["explain", "GET", "/other", "-c", &name]);
+    assert_eq!((code, out.contains("route_not_found")), (Some(1), true), "{out}");
+    let (_, out, _) = run(&["explain", "GET", "/api/x", "-c", &name, "--output", "json"]);
+    let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(value["worst_case"]["answer_ms"], 5000, "{value}");
+}
+
+#[test]
+fn what_is_not_running_is_a_cannot_with_advice() {
+    let directory = tempfile::tempdir().unwrap();
+    let admin = format!("unix:{}/admin.sock", directory.path().display());
+    for verb in [&["status"][..], &["why", "x"], &["reload"], &["drain"], &["breaker", "open", "app"]] {
+        let (code, out, err) = run(&[verb, &["--admin", &admin]].concat());
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{verb:?}");
+        assert!(err.contains("cannot reach Outrigger's admin port") && err.contains("--admin"), "{err}");
+    }
+    let ops = format!("unix:{}/ops.sock", directory.path().display());
+    assert_eq!(run(&["healthcheck", "--url", &ops]).0, Some(1), "who asks must act on it");
+    assert_eq!(run(&["run"]).0, Some(2));
+    assert_eq!(run(&["generate", "alerts"]).0, Some(2));
+}
+
+#[test]
+fn what_the_program_writes_is_what_it_is() {
+    let (code, out, _) = run(&["generate", "schema"]);
+    assert_eq!(code, Some(0));
+    assert!(serde_json::from_str::<serde_json::Value>(&out).unwrap()["properties"]["upstreams"].is_object());
+    assert!(run(&["completions", "bash"]).1.contains("healthcheck"));
+    assert_eq!(run(&["version"]).1, format!("outrigger {}\n", env!("CARGO_PKG_VERSION")));
+    let (code, out, _) = run(&["--help"]);
+    assert_eq!(code, Some(0));
+    for verb in
+        ["run", "demo", "check", "explain", "diff", "reload", "status", "why", "drain", "breaker", "healthcheck"]
+    {
+        assert!(out.contains(&format!("\n  {verb} ")), "{verb}");
+    }
+}
+
+// Goal: every verb against a running proxy, to its end by `drain --wait`.
+#[test]
+fn a_whole_life_from_start_to_drain() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let file = directory.join("outrigger.yaml");
+    let good = configuration(directory, app());
+    std::fs::write(&file, &good).unwrap();
+    let mut running = Running::start(directory, &[]);
+    running.ready();
+    let answer = running.get("/x");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok"), "{answer}");
+    let id = answer.lines().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap().to_owned();
+    let fate = (0..TRIES_MAX).map(|_| running.ask(&["why", &id])).find(|(code, ..)| *code == Some(0));
+    let (_, fate, _) = fate.expect("the request is remembered");
+    assert!(fate.starts_with("GET a/x: 200 in ") && fate.contains("attempts"), "{fate}");
+    assert_eq!(running.ask(&["why", "nope"]).0, Some(1));
+    let (code, out, _) = running.ask(&["status"]);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("service shop: ready, serving") && out.contains(&running.web), "{out}");
+    let name = file.display().to_string();
+    assert_eq!(running.ask(&["diff", &name]), (Some(0), "no difference\n".to_owned(), String::new()));
+    std::fs::write(&file, format!("{good}timeouts: {{ total: 9s, first_byte: 1s }}\n")).unwrap();
+    let (code, out, _) = running.ask(&["reload"]);
+    assert_eq!(code, Some(0), "{out}");
+    std::fs::write(directory.join("other.yaml"), &good).unwrap();
+    let (code, out, _) = running.ask(&["diff", &directory.join("other.yaml").display().to_string()]);
+    assert_eq!((code, out.contains("~ timeouts")), (Some(1), true), "{out}");
+    std::fs::write(&file, "nonsense: 1\n").unwrap();
+    let (code, out, _) = running.ask(&["reload"]);
+    assert_eq!((code, out.contains("what ran keeps running")), (Some(1), true), "{out}");
+    assert!(running.ask(&["status"]).1.contains("STALE"));
+    assert_eq!(running.ask(&["breaker", "open", "app"]).0, Some(0));
+    assert!(running.get("/x").starts_with("HTTP/1.1 503"));
+    assert_eq!(running.ask(&["breaker", "auto", "app"]).0, Some(0));
+    assert!(running.get("/x").starts_with("HTTP/1.1 200"));
+    let (code, out, _) = running.ask(&["drain", "--wait"]);
+    assert_eq!((code, out.starts_with("drained in ")), (Some(0), true), "{out}");
+    assert_eq!(running.child.wait().unwrap().code(), Some(0));
+    assert!(!directory.join("admin.sock").exists(), "sockets are cleaned up");
+}
+
+// Goal: the app is started with its port, the drain comes before its SIGTERM, and its code is ours.
+#[test]
+fn a_wrapped_app_decides_the_exit_code() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    std::fs::write(directory.join("outrigger.yaml"), configuration(directory, app())).unwrap();
+    let stop = "trap 'exit 7' TERM; while :; do sleep 0.01; done";
+    let mut running = Running::start(directory, &["--", "sh", "-c", stop]);
+    running.ready();
+    assert!(running.get("/").starts_with("HTTP/1.1 200"));
+    assert_eq!(running.ask(&["drain"]).0, Some(0));
+    assert_eq!(running.child.wait().unwrap().code(), Some(7));
+    let mut died = Running::start(directory, &["--", "sh", "-c", "exit 3"]);
+    assert_eq!(died.child.wait().unwrap().code(), Some(3), "an app that ends by itself ends us");
+    let (code, _, err) =
+        run(&["run", "-c", &directory.join("outrigger.yaml").display().to_string(), "--", "/no/such/app"]);
+    assert_eq!((code, err.contains("there is no command")), (Some(127), true), "{err}");
+}
+
+#[test]
+fn the_demo_ends_by_itself_with_a_summary() {
+    let (code, out, err) = run(&["demo", "--for", "2s"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("http://127.0.0.1:") && out.contains("   1s  clients: "), "{out}");
+    assert!(out.contains("Alone, the app would have failed") && !out.contains('\x1b'), "{out}");
+}
+
+// Goal: as PID 1, whoever lost its parent is reaped. Method: a PID namespace; the app makes an orphan that ends, and
+// looks for zombies.
+#[test]
+fn orphans_are_reaped_as_pid_1() {
+    let namespace = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
+    let possible =
+        Command::new("unshare").args(namespace).arg("true").output().is_ok_and(|tried| tried.status.success());
+    if !possible {
+        println!("skipped: unshare not permitted");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let file = directory.join("outrigger.yaml");
+    std::fs::write(&file, configuration(directory, app())).unwrap();
+    let script = "sh -c 'sleep 0.05 & exit 0'; \
+                  for i in $(seq 500); do \
+                      sleep 0.02; \
+                      [ $(cat /proc/[0-9]*/stat 2>/dev/null | grep -c -e ') Z ' -e '(sleep) S 1 ') = 0 ] && exit 5; \
+                  done; exit 6";
+    let mut command = Command::new("unshare");
+    command
+        .args(namespace)
+        .arg(env!("CARGO_BIN_EXE_outrigger"))
+        .args(["run", "-c"])
+        .arg(&file)
+        .args(["--", "sh", "-c", script]);
+    let (code, _, err) = said(&command.stdin(Stdio::null()).output().unwrap());
+    assert_eq!(code, Some(5), "{err}");
+}
