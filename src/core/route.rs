@@ -18,9 +18,9 @@ use super::path::{PathProblem, normalise};
 
 mod pattern;
 
-use pattern::{Host, Segment, parse_hosts, parse_path};
+use self::pattern::{Host, Segment, parse_hosts, parse_path};
 
-pub use pattern::RuleProblem;
+pub use self::pattern::RuleProblem;
 
 /// One route's conditions; empty lists match everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
