@@ -5,18 +5,26 @@
 //! An admission is a ticket of the breaker's current generation. A change of state begins a new generation, so a late
 //! result of an earlier one changes nothing. A test request that is given up is recorded as [`Outcome::Ignored`] and
 //! frees its place: a half-open breaker cannot wait for ever for a result that never comes.
+//!
+//! What counts as a failure is the caller's to say, and a ticket must come back: whoever holds one keeps it in a guard
+//! whose drop records [`Outcome::Ignored`].
 
 use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Params {
-    /// Failures in a row that open it; at least 1.
+    /// Failures in a row that open it; at least 1, and 0 counts as 1.
     pub consecutive_failures: u32,
+    /// The first open time; each opening without a close in between doubles it.
     pub open_for_base: Duration,
+    /// The longest open time.
     pub open_for_max: Duration,
-    /// Test requests at a time while half-open; at least 1.
+    /// Test requests at a time while half-open; at least 1, and 0 counts as 1.
     pub probes: u32,
 }
+
+/// The longest open time whatever the parameters say, so that it can be added to any clock.
+const OPEN_FOR_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// What an admitted request came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +117,7 @@ impl Breaker {
             State::Closed | State::Forced(Forced::Closed) => Ok(self.ticket(false)),
             State::Open { until } => Err(Rejected { retry_in: until.saturating_duration_since(now) }),
             State::Forced(Forced::Open) => Err(Rejected { retry_in: params.open_for_base }),
-            State::HalfOpen { in_flight } if *in_flight < params.probes => {
+            State::HalfOpen { in_flight } if *in_flight < params.probes.max(1) => {
                 *in_flight += 1;
                 Ok(self.ticket(true))
             }
@@ -197,7 +205,8 @@ impl Breaker {
 
     fn open(&mut self, params: &Params, now: Instant, unit: f64) -> Transition {
         let doubled = params.open_for_base.saturating_mul(1 << self.openings.min(16));
-        let time = doubled.min(params.open_for_max).mul_f64(0.5 + unit.clamp(0.0, 1.0) / 2.0);
+        let share = if unit.is_nan() { 1.0 } else { unit.clamp(0.0, 1.0) };
+        let time = doubled.min(params.open_for_max).min(OPEN_FOR_LIMIT).mul_f64(0.5 + share / 2.0);
         self.openings = self.openings.saturating_add(1);
         self.change(State::Open { until: now + time }, self.failures)
     }
@@ -217,6 +226,7 @@ impl Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::testing::{Random, origin};
 
     const PARAMS: Params = Params {
         consecutive_failures: 3,
@@ -225,11 +235,6 @@ mod tests {
         probes: 2,
     };
 
-    #[expect(clippy::disallowed_methods, reason = "an arbitrary origin")]
-    fn start() -> Instant {
-        Instant::now()
-    }
-
     fn fail(breaker: &mut Breaker, now: Instant) -> Option<Transition> {
         let ticket = breaker.admit(&PARAMS, now).unwrap();
         breaker.record(ticket, Outcome::Failure, &PARAMS, now, 1.0)
@@ -237,7 +242,7 @@ mod tests {
 
     #[test]
     fn it_opens_at_the_limit_and_tests_when_its_time_is_over() {
-        let (mut breaker, now) = (Breaker::new(), start());
+        let (mut breaker, now) = (Breaker::new(), origin());
         assert_eq!(fail(&mut breaker, now), None);
         assert_eq!(fail(&mut breaker, now), None);
         assert_eq!(fail(&mut breaker, now), Some(Transition { from: "closed", to: "open", failures: 3 }));
@@ -249,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_success_between_failures_starts_the_count_again() {
-        let (mut breaker, now) = (Breaker::new(), start());
+        let (mut breaker, now) = (Breaker::new(), origin());
         for _ in 0..10 {
             fail(&mut breaker, now);
             fail(&mut breaker, now);
@@ -261,7 +266,7 @@ mod tests {
 
     #[test]
     fn open_time_doubles_to_its_maximum_while_tests_fail() {
-        let (mut breaker, mut now) = (Breaker::new(), start());
+        let (mut breaker, mut now) = (Breaker::new(), origin());
         (0..2).for_each(|_| _ = fail(&mut breaker, now));
         let mut times = Vec::new();
         for _ in 0..5 {
@@ -275,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_test_request_that_is_given_up_frees_its_place() {
-        let (mut breaker, now) = (Breaker::new(), start());
+        let (mut breaker, now) = (Breaker::new(), origin());
         (0..3).for_each(|_| _ = fail(&mut breaker, now));
         let later = now + PARAMS.open_for_base;
         let first = breaker.admit(&PARAMS, later).unwrap();
@@ -287,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_result_of_an_earlier_generation_changes_nothing() {
-        let (mut breaker, now) = (Breaker::new(), start());
+        let (mut breaker, now) = (Breaker::new(), origin());
         let late = breaker.admit(&PARAMS, now).unwrap();
         (0..3).for_each(|_| _ = fail(&mut breaker, now));
         assert_eq!(breaker.record(late, Outcome::Success, &PARAMS, now, 0.5), None);
@@ -296,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_command_holds_until_it_is_taken_back() {
-        let (mut breaker, now) = (Breaker::new(), start());
+        let (mut breaker, now) = (Breaker::new(), origin());
         assert_eq!(breaker.force(Some(Forced::Open), now).unwrap().to, "forced_open");
         assert!(breaker.admit(&PARAMS, now + Duration::from_secs(3600)).is_err());
         breaker.force(Some(Forced::Closed), now);
@@ -307,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_healthy_app_need_not_wait() {
-        let (mut breaker, now) = (Breaker::new(), start());
+        let (mut breaker, now) = (Breaker::new(), origin());
         assert_eq!(breaker.healthy(now), None);
         (0..3).for_each(|_| _ = fail(&mut breaker, now));
         assert_eq!(breaker.healthy(now).unwrap().to, "half_open");
@@ -315,34 +320,130 @@ mod tests {
         assert_eq!(breaker.record(ticket, Outcome::Success, &PARAMS, now, 0.5).unwrap().to, "closed");
     }
 
-    /// Random admissions, outcomes, losses and times: test requests never exceed their number, and however it goes the
-    /// breaker lets a request through again once its time is over and nothing is under way.
+    #[test]
+    fn open_time_is_jittered_between_half_and_all_of_it() {
+        let base = PARAMS.open_for_base;
+        for (unit, time) in [(0.0, base / 2), (0.5, base * 3 / 4), (1.0, base), (f64::NAN, base), (-7.0, base / 2)] {
+            let (mut breaker, now) = (Breaker::new(), origin());
+            (0..2).for_each(|_| _ = fail(&mut breaker, now));
+            let ticket = breaker.admit(&PARAMS, now).unwrap();
+            breaker.record(ticket, Outcome::Failure, &PARAMS, now, unit);
+            assert_eq!(breaker.state(now), State::Open { until: now + time }, "{unit}");
+        }
+    }
+
+    #[test]
+    fn it_opens_at_the_limit_and_not_before_or_after() {
+        for limit in [0, 1, 2, 5] {
+            let params = Params { consecutive_failures: limit, ..PARAMS };
+            let (mut breaker, now) = (Breaker::new(), origin());
+            for _ in 1..limit {
+                let ticket = breaker.admit(&params, now).unwrap();
+                assert_eq!(breaker.record(ticket, Outcome::Failure, &params, now, 1.0), None);
+            }
+            let ticket = breaker.admit(&params, now).unwrap();
+            assert!(breaker.record(ticket, Outcome::Failure, &params, now, 1.0).is_some(), "{limit}");
+        }
+    }
+
+    #[test]
+    fn a_lowered_limit_counts_the_failures_already_seen() {
+        let (mut breaker, now) = (Breaker::new(), origin());
+        let generous = Params { consecutive_failures: 100, ..PARAMS };
+        for _ in 0..10 {
+            let ticket = breaker.admit(&generous, now).unwrap();
+            assert_eq!(breaker.record(ticket, Outcome::Failure, &generous, now, 1.0), None);
+        }
+        assert_eq!(fail(&mut breaker, now).unwrap().failures, 11);
+    }
+
+    #[test]
+    fn one_good_test_request_closes_and_the_others_are_late() {
+        let (mut breaker, now) = (Breaker::new(), origin());
+        (0..3).for_each(|_| _ = fail(&mut breaker, now));
+        let later = now + PARAMS.open_for_base;
+        let first = breaker.admit(&PARAMS, later).unwrap();
+        let second = breaker.admit(&PARAMS, later).unwrap();
+        assert_eq!(breaker.record(first, Outcome::Success, &PARAMS, later, 0.5).unwrap().to, "closed");
+        assert_eq!(breaker.record(second, Outcome::Failure, &PARAMS, later, 0.5), None);
+        assert_eq!((breaker.state(later), breaker.failures()), (State::Closed, 0));
+    }
+
+    #[test]
+    fn a_probe_limit_of_none_still_lets_one_through() {
+        let params = Params { probes: 0, ..PARAMS };
+        let (mut breaker, now) = (Breaker::new(), origin());
+        (0..3).for_each(|_| _ = fail(&mut breaker, now));
+        let later = now + PARAMS.open_for_base;
+        assert!(breaker.admit(&params, later).is_ok() && breaker.admit(&params, later).is_err());
+    }
+
+    #[test]
+    fn endless_open_times_end_within_a_day() {
+        let params = Params { open_for_base: Duration::MAX, open_for_max: Duration::MAX, ..PARAMS };
+        let (mut breaker, now) = (Breaker::new(), origin());
+        for _ in 0..3 {
+            let ticket = breaker.admit(&params, now).unwrap();
+            breaker.record(ticket, Outcome::Failure, &params, now, 1.0);
+        }
+        assert_eq!(breaker.state(now), State::Open { until: now + OPEN_FOR_LIMIT });
+    }
+
+    /// What must hold of a breaker at any time, from the tickets that are out.
+    fn check_invariants(breaker: &Breaker, held: &[Ticket], seed: u64) {
+        let current = held.iter().filter(|ticket| ticket.generation == breaker.generation);
+        let probes = current.filter(|ticket| ticket.probe).count();
+        match breaker.state {
+            State::HalfOpen { in_flight } => {
+                assert_eq!(in_flight as usize, probes, "seed {seed}: a place is lost or given twice");
+                assert!(probes <= PARAMS.probes as usize, "seed {seed}");
+            }
+            State::Closed => {
+                assert_eq!(probes, 0, "seed {seed}");
+                assert!(breaker.failures < PARAMS.consecutive_failures, "seed {seed}: it should be open");
+            }
+            State::Open { .. } | State::Forced(_) => assert_eq!(probes, 0, "seed {seed}"),
+        }
+    }
+
+    /// Random admissions, outcomes, losses, commands, checks and times: test requests never exceed their number, a
+    /// late result changes nothing, an open breaker admits nobody before its time, and however it goes it lets a
+    /// request through again once its time is over and nothing is under way.
     #[test]
     fn simulation_never_sticks_and_never_exceeds_its_probes() {
-        for seed in 0..2000u64 {
-            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-            let mut random = |below: u64| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                state % below
-            };
-            let (mut breaker, mut now, mut held) = (Breaker::new(), start(), Vec::new());
-            for _ in 0..200 {
-                now += Duration::from_millis(random(2000));
-                if random(2) == 0
-                    && let Ok(ticket) = breaker.admit(&PARAMS, now)
-                {
-                    held.push(ticket);
+        for seed in 0..1500u64 {
+            let mut random = Random::new(seed);
+            let (mut breaker, mut now, mut held) = (Breaker::new(), origin(), Vec::new());
+            for _ in 0..150 {
+                now += Duration::from_millis(random.below(2000));
+                if random.once_in(2) {
+                    let before = breaker.state(now);
+                    let admitted = breaker.admit(&PARAMS, now);
+                    let closed = matches!(before, State::Open { .. } | State::Forced(Forced::Open));
+                    assert!(!(closed && admitted.is_ok()), "seed {seed}: admitted while {before:?}");
+                    held.extend(admitted);
                 }
-                let probes = held.iter().filter(|ticket| ticket.probe && ticket.generation == breaker.generation);
-                assert!(probes.count() <= PARAMS.probes as usize, "seed {seed}");
-                if !held.is_empty() && random(2) == 0 {
-                    let ticket = held.swap_remove(random(held.len() as u64) as usize);
-                    let outcome = [Outcome::Success, Outcome::Failure, Outcome::Ignored][random(3) as usize];
-                    breaker.record(ticket, outcome, &PARAMS, now, random(100) as f64 / 100.0);
+                if !held.is_empty() && random.once_in(2) {
+                    let ticket = held.swap_remove(random.below(held.len() as u64) as usize);
+                    let late = ticket.generation != breaker.generation;
+                    let before = (breaker.state, breaker.failures, breaker.openings);
+                    let outcome =
+                        random.pick(&[Outcome::Success, Outcome::Failure, Outcome::Failure, Outcome::Ignored]);
+                    let change = breaker.record(ticket, outcome, &PARAMS, now, random.unit());
+                    if late {
+                        assert_eq!(change, None, "seed {seed}");
+                        assert_eq!(before, (breaker.state, breaker.failures, breaker.openings), "seed {seed}");
+                    }
                 }
+                if random.once_in(20) {
+                    breaker.healthy(now);
+                }
+                if random.once_in(50) {
+                    breaker.force(random.pick(&[None, Some(Forced::Open), Some(Forced::Closed)]), now);
+                }
+                check_invariants(&breaker, &held, seed);
             }
+            breaker.force(None, now);
             for ticket in held {
                 breaker.record(ticket, Outcome::Ignored, &PARAMS, now, 0.5);
             }

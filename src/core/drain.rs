@@ -1,15 +1,19 @@
 //! The order of a shutdown as a state machine: still accepting for `delay`, then closing until nothing is in flight or
 //! `timeout` is over, then saying goodbye to upgraded connections, then cutting what is left.
+//!
+//! It only says which phase it is. Closing ports, sending GOAWAY and close frames, and cutting are the adapter's, which
+//! ticks on every change and at [`Drain::next_change`]. A phase is never left backwards.
 
 use std::time::{Duration, Instant};
 
+/// How long the phases last. A time too large for the clock is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Params {
     /// Not ready, still accepting: for load balancers that have not noticed yet.
     pub delay: Duration,
     /// From the end of the delay to the cut.
     pub timeout: Duration,
-    /// How long upgraded connections have to say goodbye, at most what is left of `timeout` and this.
+    /// How long upgraded connections have to say goodbye once requests are done or out of time.
     pub farewell: Duration,
 }
 
@@ -33,19 +37,22 @@ pub struct Open {
     pub upgraded: usize,
 }
 
+/// One shutdown.
 #[derive(Debug)]
 pub struct Drain {
     phase: Phase,
-    params: Params,
+    farewell: Duration,
     delay_ends: Option<Instant>,
     timeout_ends: Option<Instant>,
     farewell_ends: Option<Instant>,
+    /// The last tick.
+    seen: Option<Instant>,
 }
 
 impl Default for Drain {
     fn default() -> Self {
-        let params = Params { delay: Duration::ZERO, timeout: Duration::ZERO, farewell: Duration::ZERO };
-        Drain { phase: Phase::Serving, params, delay_ends: None, timeout_ends: None, farewell_ends: None }
+        let (phase, farewell) = (Phase::Serving, Duration::ZERO);
+        Drain { phase, farewell, delay_ends: None, timeout_ends: None, farewell_ends: None, seen: None }
     }
 }
 
@@ -57,10 +64,10 @@ impl Drain {
     /// The first signal. A later start changes nothing.
     pub fn start(&mut self, params: Params, now: Instant) {
         if self.phase == Phase::Serving {
-            self.params = params;
+            self.farewell = params.farewell;
             self.phase = Phase::Delaying;
-            self.delay_ends = Some(now + params.delay);
-            self.timeout_ends = Some(now + params.delay + params.timeout);
+            self.delay_ends = now.checked_add(params.delay);
+            self.timeout_ends = self.delay_ends.and_then(|end| end.checked_add(params.timeout));
         }
     }
 
@@ -73,13 +80,14 @@ impl Drain {
 
     /// The phase at `now`, with this much open.
     pub fn tick(&mut self, now: Instant, open: Open) -> Phase {
+        self.seen = Some(now);
         let over = |end: Option<Instant>| end.is_some_and(|end| now >= end);
         if self.phase == Phase::Delaying && over(self.delay_ends) {
             self.phase = Phase::Closing;
         }
         if self.phase == Phase::Closing && (open.requests == 0 || over(self.timeout_ends)) {
             self.phase = Phase::Parting;
-            self.farewell_ends = Some(now + self.params.farewell);
+            self.farewell_ends = now.checked_add(self.farewell);
         }
         if self.phase == Phase::Parting {
             let requests_over = open.requests == 0 || over(self.timeout_ends);
@@ -92,13 +100,16 @@ impl Drain {
         self.phase
     }
 
-    /// When to look again if nothing ends before.
+    /// When to look again if nothing ends before; later than the last tick, so that nobody waits in circles.
     pub fn next_change(&self) -> Option<Instant> {
         match self.phase {
             Phase::Serving | Phase::Finished | Phase::Aborted => None,
             Phase::Delaying => self.delay_ends,
             Phase::Closing => self.timeout_ends,
-            Phase::Parting => self.farewell_ends,
+            Phase::Parting => {
+                let ends = [self.farewell_ends, self.timeout_ends].into_iter().flatten();
+                ends.filter(|end| Some(*end) > self.seen).min()
+            }
         }
     }
 }
@@ -106,15 +117,15 @@ impl Drain {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::testing::{Random, origin};
 
     const PARAMS: Params =
         Params { delay: Duration::from_secs(5), timeout: Duration::from_secs(20), farewell: Duration::from_secs(3) };
     const NOTHING: Open = Open { requests: 0, upgraded: 0 };
     const TICK: Duration = Duration::from_nanos(1);
 
-    #[expect(clippy::disallowed_methods, reason = "an arbitrary origin")]
     fn started() -> (Drain, Instant) {
-        let (mut drain, now) = (Drain::new(), Instant::now());
+        let (mut drain, now) = (Drain::new(), origin());
         drain.start(PARAMS, now);
         (drain, now)
     }
@@ -151,5 +162,95 @@ mod tests {
         let (mut drain, now) = started();
         drain.signal_again();
         assert_eq!(drain.tick(now, Open { requests: 5, upgraded: 5 }), Phase::Aborted);
+    }
+
+    #[test]
+    fn the_delay_ends_on_time_with_requests_open() {
+        let (mut drain, now) = started();
+        let open = Open { requests: 1, upgraded: 0 };
+        let end = now + PARAMS.delay;
+        assert_eq!(drain.tick(end - TICK, open), Phase::Delaying);
+        assert_eq!(drain.tick(end, open), Phase::Closing);
+        assert_eq!(drain.next_change(), Some(end + PARAMS.timeout));
+        assert_eq!(drain.tick(end + TICK, open), Phase::Closing);
+    }
+
+    #[test]
+    fn a_drain_that_was_not_started_serves() {
+        let mut drain = Drain::new();
+        let now = origin();
+        assert_eq!(drain.tick(now, NOTHING), Phase::Serving);
+        assert_eq!(drain.next_change(), None);
+        drain.start(Params { delay: Duration::ZERO, ..PARAMS }, now);
+        assert_eq!(drain.tick(now, NOTHING), Phase::Finished);
+    }
+
+    #[test]
+    fn a_later_start_changes_nothing() {
+        let (mut drain, now) = started();
+        drain.start(Params { delay: Duration::ZERO, timeout: Duration::ZERO, farewell: Duration::ZERO }, now);
+        assert_eq!(drain.tick(now, NOTHING), Phase::Delaying);
+    }
+
+    /// Requests may come again on a kept connection while others part: then the timeout is what is waited for.
+    #[test]
+    fn after_the_farewell_the_timeout_is_next() {
+        let (mut drain, now) = started();
+        let begin = now + PARAMS.delay;
+        assert_eq!(drain.tick(begin, Open { requests: 0, upgraded: 1 }), Phase::Parting);
+        assert_eq!(drain.next_change(), Some(begin + PARAMS.farewell));
+        let busy = Open { requests: 1, upgraded: 1 };
+        assert_eq!(drain.tick(begin + PARAMS.farewell, busy), Phase::Parting);
+        assert_eq!(drain.next_change(), Some(begin + PARAMS.timeout));
+        assert_eq!(drain.tick(begin + PARAMS.timeout, busy), Phase::Aborted);
+    }
+
+    #[test]
+    fn a_time_too_large_for_the_clock_is_no_limit() {
+        let (mut drain, now) = (Drain::new(), origin());
+        drain.start(Params { delay: Duration::ZERO, timeout: Duration::MAX, farewell: Duration::MAX }, now);
+        let later = now + Duration::from_secs(1 << 30);
+        assert_eq!(drain.tick(later, Open { requests: 1, upgraded: 1 }), Phase::Closing);
+        assert_eq!(drain.next_change(), None);
+        assert_eq!(drain.tick(later, Open { requests: 0, upgraded: 1 }), Phase::Parting);
+        assert_eq!(drain.tick(later, NOTHING), Phase::Finished);
+    }
+
+    /// Random loads and ticks: phases only go forwards, nothing is cut before its time, and following `next_change`
+    /// alone always ends, however much stays open.
+    #[test]
+    fn simulation_only_goes_forwards_and_always_ends() {
+        for seed in 0..500u64 {
+            let mut random = Random::new(seed);
+            let begin = origin();
+            let mut seconds = |limit| Duration::from_secs(random.below(limit));
+            let params = Params { delay: seconds(6), timeout: seconds(20), farewell: seconds(5) };
+            let mut drain = Drain::new();
+            drain.start(params, begin);
+            let (mut now, mut before, mut ticks) = (begin, Phase::Serving, 0);
+            let parting_at = loop {
+                let open = Open { requests: random.below(3) as usize, upgraded: random.below(3) as usize };
+                let phase = drain.tick(now, open);
+                assert!(phase >= before, "seed {seed}: {before:?} to {phase:?}");
+                assert!(phase == Phase::Delaying || now >= begin + params.delay, "seed {seed}: the delay was cut");
+                match phase {
+                    Phase::Finished => assert_eq!(open, NOTHING, "seed {seed}"),
+                    Phase::Aborted => assert_ne!(open, NOTHING, "seed {seed}"),
+                    Phase::Serving | Phase::Delaying | Phase::Closing | Phase::Parting => {}
+                }
+                if phase >= Phase::Finished {
+                    break drain.farewell_ends;
+                }
+                let next = drain.next_change().unwrap();
+                assert!(next > now, "seed {seed}: waits in circles");
+                before = phase;
+                now = if random.once_in(2) { next } else { now + Duration::from_millis(random.below(1500)) };
+                ticks += 1;
+                assert!(ticks < 1000, "seed {seed} does not end");
+            };
+            let last = begin + params.delay + params.timeout;
+            let farewell = parting_at.unwrap_or(last);
+            assert!(now <= last.max(farewell) + Duration::from_secs(2), "seed {seed} took too long");
+        }
     }
 }

@@ -1,8 +1,12 @@
 //! Who the client is behind other proxies, and how we tell the app: `Forwarded` (RFC 7239), `X-Forwarded-*`, `Via`
 //! (RFC 9110 §7.6.3). Only hops the operator trusts are believed; what others wrote is dropped.
+//!
+//! Chains are read from the right, because only that end was written by somebody trusted, and reading stops at the
+//! first thing that is not an address. Quoted strings are respected: a client may put a comma and `for=` into a Host
+//! that a trusted hop quotes. When both kinds of chain are there, `X-Forwarded-For` counts, as most proxies write only
+//! that one; an operator whose proxy writes only `Forwarded` should have it remove the other.
 
-use std::fmt::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -11,72 +15,105 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
+/// Fields beside `x-forwarded-*` in which apps look for the client.
+const CLAIMS: [&str; 4] = ["x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip"];
+
 /// Addresses looked at in one chain.
 const HOPS_MAX: usize = 32;
 
 /// The client's address: from the right of the chain the first that is not a trusted hop. A value that is not an
 /// address ends the search at the last one that was.
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &dyn Fn(IpAddr) -> bool) -> IpAddr {
-    if !trusted(peer) {
-        return peer;
+    let mut client = peer.to_canonical();
+    if !trusted(client) {
+        return client;
     }
-    let mut client = peer;
-    let lines: Vec<&str> = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok()).collect();
-    let hops = lines.iter().rev().flat_map(|line| line.rsplit(','));
-    let chain: Vec<Option<IpAddr>> = if lines.is_empty() {
-        forwarded_chain(headers)
-    } else {
-        hops.take(HOPS_MAX).map(|hop| address(hop.trim())).collect()
-    };
-    for hop in chain {
-        let Some(hop) = hop else { break };
+    // Takes one hop in; false when the search is over.
+    let mut follow = |hop: Option<IpAddr>| {
+        let Some(hop) = hop else { return false };
         client = hop;
-        if !trusted(hop) {
-            break;
-        }
+        trusted(hop)
+    };
+    if headers.contains_key(&X_FORWARDED_FOR) {
+        let lines = headers.get_all(&X_FORWARDED_FOR).iter().rev();
+        let hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+        hops.take(HOPS_MAX).filter(|hop| !hop.is_empty()).map(address).all(&mut follow);
+    } else {
+        forwarded_elements(headers).map(|element| address(&parameter(element?, b"for")?)).all(&mut follow);
     }
     client
 }
 
-/// The `for` parameters of Forwarded, from the right.
-fn forwarded_chain(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
-    let lines: Vec<&str> = headers.get_all(header::FORWARDED).iter().filter_map(|line| line.to_str().ok()).collect();
-    let elements = lines.iter().rev().flat_map(|line| line.rsplit(','));
-    let of = |element: &str| {
-        let pair = element
-            .split(';')
-            .map(str::trim)
-            .find(|pair| pair.get(..4).is_some_and(|name| name.eq_ignore_ascii_case("for=")))?;
-        address(pair[4..].trim_matches('"'))
-    };
-    elements.take(HOPS_MAX).map(of).collect()
+/// The elements of Forwarded from the right; `None` for a line that cannot be taken apart.
+fn forwarded_elements(headers: &HeaderMap) -> impl Iterator<Item = Option<&[u8]>> {
+    let lines = headers.get_all(header::FORWARDED).iter().rev();
+    let elements = lines.flat_map(|line| match split(line.as_bytes(), b',') {
+        Some(elements) => elements.into_iter().map(Some).rev().collect(),
+        None => vec![None],
+    });
+    elements.filter(|element| element.is_none_or(|element| !element.is_empty())).take(HOPS_MAX)
+}
+
+/// The value of a parameter of one element, unquoted; `None` when it is absent, repeated or escaped. (No address and
+/// no scheme needs an escape.)
+fn parameter(element: &[u8], wanted: &[u8]) -> Option<Vec<u8>> {
+    let mut found = None;
+    for pair in split(element, b';')? {
+        let Some(equals) = pair.iter().position(|byte| *byte == b'=') else { continue };
+        let (name, value) = (pair[..equals].trim_ascii(), pair[equals + 1..].trim_ascii());
+        if name.eq_ignore_ascii_case(wanted) {
+            let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+            let value = inner.unwrap_or(value);
+            if found.is_some() || value.contains(&b'"') || value.contains(&b'\\') {
+                return None;
+            }
+            found = Some(value.to_vec());
+        }
+    }
+    found
+}
+
+/// The trimmed parts between separators outside quoted strings; `None` when a quote is not closed.
+fn split(text: &[u8], separator: u8) -> Option<Vec<&[u8]>> {
+    let (mut parts, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
+    for (place, byte) in text.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if *byte == separator && !quoted => {
+                parts.push(text[start..place].trim_ascii());
+                start = place + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(text[start..].trim_ascii());
+    (!quoted).then_some(parts)
 }
 
 /// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`, `[2001:db8::1]`.
-fn address(text: &str) -> Option<IpAddr> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Some(address.to_canonical());
-    }
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return Some(address.ip().to_canonical());
-    }
-    text.strip_prefix('[')?.strip_suffix(']')?.parse::<IpAddr>().ok()
+fn address(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?;
+    let plain = || text.parse::<IpAddr>().ok();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
+    plain().or_else(with_port).or_else(bracketed).map(|address| address.to_canonical())
 }
 
-/// The scheme a trusted hop says the client used.
+/// The scheme a trusted hop says the client used: the last word of `X-Forwarded-Proto`, else of Forwarded.
 pub fn trusted_proto(peer_trusted: bool, headers: &HeaderMap) -> Option<&'static str> {
     if !peer_trusted {
         return None;
     }
-    let proto = headers.get(X_FORWARDED_PROTO)?.as_bytes();
-    let last = proto.rsplit(|byte| *byte == b',').next()?.trim_ascii();
-    if last.eq_ignore_ascii_case(b"https") {
-        Some("https")
-    } else if last.eq_ignore_ascii_case(b"http") {
-        Some("http")
-    } else {
-        None
+    match headers.get_all(&X_FORWARDED_PROTO).iter().next_back() {
+        Some(line) => known_scheme(line.as_bytes().rsplit(|byte| *byte == b',').next()?.trim_ascii()),
+        None => known_scheme(&parameter(forwarded_elements(headers).next()??, b"proto")?),
     }
+}
+
+fn known_scheme(word: &[u8]) -> Option<&'static str> {
+    ["https", "http"].into_iter().find(|scheme| scheme.as_bytes().eq_ignore_ascii_case(word))
 }
 
 /// This hop, as the app shall hear of it.
@@ -87,41 +124,135 @@ pub struct Hop<'a> {
     pub host: &'a str,
 }
 
-/// Writes this hop into the chain. A trusted peer's chain grows by it; an untrusted peer's is replaced.
+/// Writes this hop into the chain. A trusted peer's chain grows by it; an untrusted peer's is replaced, and whatever
+/// else it says of the client is dropped.
 pub fn write(headers: &mut HeaderMap, hop: &Hop<'_>) {
-    let peer = hop.peer.to_canonical();
-    let before = |headers: &HeaderMap, name: &HeaderName| -> String {
-        let lines = headers.get_all(name).iter().filter(|_| hop.peer_trusted).filter_map(|line| line.to_str().ok());
-        let mut chain = String::new();
-        for line in lines {
-            chain.push_str(line);
-            chain.push_str(", ");
-        }
-        chain
-    };
-    let mut chain = before(headers, &X_FORWARDED_FOR);
-    let _ = write!(chain, "{peer}"); // writing to a String does not fail
-    set(headers, X_FORWARDED_FOR, &chain);
-    let mut chain = before(headers, &header::FORWARDED);
-    let quoted = if peer.is_ipv6() { format!("\"[{peer}]\"") } else { peer.to_string() };
-    let host = if hop.host.contains([':', '[']) { format!("\"{}\"", hop.host) } else { hop.host.to_owned() };
-    let _ = write!(chain, "for={quoted};proto={}", hop.scheme);
-    if !host.is_empty() {
-        let _ = write!(chain, ";host={host}");
-    }
-    set(headers, header::FORWARDED, &chain);
-    if !(hop.peer_trusted && headers.contains_key(X_FORWARDED_PROTO)) {
+    drop_claims(headers, hop.peer_trusted);
+    let peer = Node::of(hop.peer);
+    let before = chain(headers, &X_FORWARDED_FOR, hop.peer_trusted);
+    set(headers, X_FORWARDED_FOR, [&before, peer.as_bytes()].concat());
+    let before = chain(headers, &header::FORWARDED, hop.peer_trusted);
+    set(headers, header::FORWARDED, element(&before, hop, &peer));
+    if !(hop.peer_trusted && headers.contains_key(&X_FORWARDED_PROTO)) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(hop.scheme));
     }
-    let told = hop.peer_trusted && headers.contains_key(X_FORWARDED_HOST);
+    let told = hop.peer_trusted && headers.contains_key(&X_FORWARDED_HOST);
     if !told && !hop.host.is_empty() {
-        set(headers, X_FORWARDED_HOST, hop.host);
+        // Host usually says the same and can be shared instead of copied.
+        match headers.get(header::HOST).filter(|host| host.as_bytes() == hop.host.as_bytes()).cloned() {
+            Some(host) => _ = headers.insert(X_FORWARDED_HOST, host),
+            None => set(headers, X_FORWARDED_HOST, hop.host.as_bytes().to_vec()),
+        }
     }
 }
 
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(name, value);
+/// Drops what an untrusted peer says of itself; and from any peer the spellings with underscores, which no proxy
+/// writes and CGI, WSGI and the like read as the real ones.
+fn drop_claims(headers: &mut HeaderMap, peer_trusted: bool) {
+    let goes = |name: &&HeaderName| {
+        let name = name.as_str();
+        matches!(name.as_bytes(), [b'x' | b't', ..]) && (!peer_trusted || name.contains('_')) && is_claim(name)
+    };
+    if headers.keys().any(|name| goes(&name)) {
+        let dropped: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
+        for name in dropped {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Whether a name, underscores read as hyphens, speaks of the client or of how it reached a proxy.
+fn is_claim(name: &str) -> bool {
+    let same = |wanted: &str, name: &str| {
+        let plain = name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte });
+        plain.eq(wanted.bytes())
+    };
+    let prefix = name.get(.."x-forwarded-".len()).is_some_and(|start| same("x-forwarded-", start));
+    prefix || CLAIMS.iter().any(|claim| same(claim, name))
+}
+
+/// What a believed chain says so far, with its comma.
+fn chain(headers: &HeaderMap, name: &HeaderName, believed: bool) -> Vec<u8> {
+    let mut chain = Vec::new();
+    for line in headers.get_all(name).iter().filter(|line| believed && !line.is_empty()) {
+        chain.extend_from_slice(line.as_bytes());
+        chain.extend_from_slice(b", ");
+    }
+    chain
+}
+
+/// `for=…;proto=…;host=…`, after what was said before; quoted where RFC 7239 §4 asks for it.
+fn element(before: &[u8], hop: &Hop<'_>, peer: &Node) -> Vec<u8> {
+    let (open, close): (&[u8], &[u8]) = if hop.peer.to_canonical().is_ipv6() { (b"\"[", b"]\"") } else { (b"", b"") };
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    // A quote or a backslash would need an escape, and no host has one.
+    let (label, quote): (&[u8], &[u8]) = match hop.host {
+        host if host.is_empty() || host.contains(['"', '\\']) => (b"", b""),
+        host if host.bytes().all(token) => (b";host=", b""),
+        _ => (b";host=", b"\""),
+    };
+    let host = if label.is_empty() { "" } else { hop.host };
+    let (node, proto) = (peer.as_bytes(), hop.scheme.as_bytes());
+    [before, b"for=", open, node, close, b";proto=", proto, label, quote, host.as_bytes(), quote].concat()
+}
+
+/// An address as text, on the stack.
+struct Node {
+    text: [u8; 45],
+    len: usize,
+}
+
+impl Node {
+    fn of(address: IpAddr) -> Node {
+        let mut node = Node { text: [0; 45], len: 0 };
+        match address.to_canonical() {
+            IpAddr::V4(address) => node.push_v4(address),
+            // 45 bytes hold the longest form.
+            IpAddr::V6(address) => _ = std::fmt::Write::write_fmt(&mut node, format_args!("{address}")),
+        }
+        node
+    }
+
+    /// Without the formatting machinery: nearly every request has one.
+    fn push_v4(&mut self, address: Ipv4Addr) {
+        for (place, octet) in address.octets().into_iter().enumerate() {
+            if place > 0 {
+                self.push(b'.');
+            }
+            if octet >= 100 {
+                self.push(b'0' + octet / 100);
+            }
+            if octet >= 10 {
+                self.push(b'0' + octet / 10 % 10);
+            }
+            self.push(b'0' + octet % 10);
+        }
+    }
+
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.text.get_mut(self.len) {
+            *place = byte;
+            self.len += 1;
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.text[..self.len]
+    }
+}
+
+impl std::fmt::Write for Node {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        text.bytes().for_each(|byte| self.push(byte));
+        Ok(())
+    }
+}
+
+/// Sets a field, or removes it: what somebody else wrote must not stay in its place.
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Vec<u8>) {
+    match HeaderValue::try_from(value) {
+        Ok(value) => _ = headers.insert(name, value),
+        Err(_) => _ = headers.remove(name),
     }
 }
 
@@ -147,16 +278,14 @@ pub fn has_via_loop(headers: &HeaderMap, limit: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
-    }
+    use crate::core::testing::{Random, map};
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
 
-    fn client(peer: &str, fields: &[(&'static str, &'static str)]) -> IpAddr {
+    /// Everything in 10.0.0.0/8 is trusted.
+    fn client(peer: &str, fields: &[(&'static str, &str)]) -> IpAddr {
         let trusted = |address: IpAddr| matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 10);
         client_address(ip(peer), &map(fields), &trusted)
     }
@@ -166,40 +295,204 @@ mod tests {
         let chain = [("x-forwarded-for", "6.6.6.6, 192.0.2.7, 10.0.0.9")];
         assert_eq!(client("203.0.113.1", &chain), ip("203.0.113.1"));
         assert_eq!(client("10.0.0.1", &chain), ip("192.0.2.7"));
+        assert_eq!(client("::ffff:10.0.0.1", &chain), ip("192.0.2.7"));
         assert_eq!(client("10.0.0.1", &[]), ip("10.0.0.1"));
-        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "10.0.0.3, 10.0.0.2")]), ip("10.0.0.3"));
-        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "192.0.2.1, unknown, 10.0.0.2")]), ip("10.0.0.2"));
-        let lines = [("x-forwarded-for", "192.0.2.1"), ("x-forwarded-for", "192.0.2.2")];
+        for (value, expected) in [
+            ("10.0.0.3, 10.0.0.2", "10.0.0.3"),
+            ("192.0.2.1, unknown, 10.0.0.2", "10.0.0.2"),
+            ("192.0.2.1, \u{e9}, 10.0.0.2", "10.0.0.2"),
+            ("192.0.2.1, , 10.0.0.2", "192.0.2.1"),
+            ("", "10.0.0.1"),
+            (",", "10.0.0.1"),
+            ("192.0.2.1:443", "192.0.2.1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("[2001:db8::1]:443", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("[::ffff:192.0.2.1]", "192.0.2.1"),
+            ("_hidden", "10.0.0.1"),
+            ("192.0.2", "10.0.0.1"),
+        ] {
+            assert_eq!(client("10.0.0.1", &[("x-forwarded-for", value)]), ip(expected), "{value}");
+        }
+        let lines = [("x-forwarded-for", "192.0.2.1"), ("x-forwarded-for", "192.0.2.2, 10.0.0.2")];
         assert_eq!(client("10.0.0.1", &lines), ip("192.0.2.2"));
-        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "[2001:db8::1]:443")]), ip("2001:db8::1"));
-        let standard = [("forwarded", "for=192.0.2.60;proto=http, For=\"[2001:db8::7]:1\"")];
-        assert_eq!(client("10.0.0.1", &standard), ip("2001:db8::7"));
+    }
+
+    #[test]
+    fn a_chain_is_not_followed_for_ever() {
+        for (hops, expected) in [(HOPS_MAX - 1, "6.6.6.6"), (HOPS_MAX, "10.0.0.2"), (HOPS_MAX + 1, "10.0.0.2")] {
+            let chain = format!("6.6.6.6{}", ", 10.0.0.2".repeat(hops));
+            assert_eq!(client("10.0.0.1", &[("x-forwarded-for", &chain)]), ip(expected), "{hops}");
+        }
+    }
+
+    /// A line with an odd byte in it must not make what stands left of it, or in another field, the last word.
+    #[test]
+    fn garbage_does_not_open_a_way_around_the_chain() {
+        let forged = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "\u{e9}"), ("forwarded", "for=6.6.6.6")];
+        assert_eq!(client("10.0.0.1", &forged), ip("10.0.0.1"));
+        let joined = [("x-forwarded-for", "6.6.6.6, \u{e9}, 192.0.2.1"), ("forwarded", "for=6.6.6.6")];
+        assert_eq!(client("10.0.0.1", &joined), ip("192.0.2.1"));
+    }
+
+    #[test]
+    fn forwarded_is_read_with_its_quotes() {
+        for (value, expected) in [
+            ("for=192.0.2.60;proto=http, For=\"[2001:db8::7]:1\"", "2001:db8::7"),
+            ("for=192.0.2.60 ; by=203.0.113.43", "192.0.2.60"),
+            ("by=x;FOR = \"192.0.2.60:80\"", "192.0.2.60"),
+            ("for=192.0.2.60, for=10.0.0.2", "192.0.2.60"),
+            ("for=192.0.2.60,, for=10.0.0.2,", "192.0.2.60"),
+            // A host that the client chose and a trusted hop quoted.
+            ("for=192.0.2.60;host=\"x,for=6.6.6.6\"", "192.0.2.60"),
+            ("for=192.0.2.60;host=\"x;for=6.6.6.6\"", "192.0.2.60"),
+            ("for=192.0.2.60;host=\"\\\",for=6.6.6.6\"", "192.0.2.60"),
+            // What cannot be read ends the search.
+            ("for=6.6.6.6, for=\"", "10.0.0.1"),
+            ("for=6.6.6.6;for=7.7.7.7", "10.0.0.1"),
+            ("for=6.6.6.6, proto=https", "10.0.0.1"),
+            ("for=6.6.6.6, for=unknown, for=10.0.0.2", "10.0.0.2"),
+            ("for=\"6.6.6.\\6\"", "10.0.0.1"),
+            ("for", "10.0.0.1"),
+        ] {
+            assert_eq!(client("10.0.0.1", &[("forwarded", value)]), ip(expected), "{value}");
+        }
+        let lines = [("forwarded", "for=6.6.6.6"), ("forwarded", "for=\"x")];
+        assert_eq!(client("10.0.0.1", &lines), ip("10.0.0.1"));
+    }
+
+    #[test]
+    fn the_scheme_is_the_nearest_trusted_hops() {
+        let proto = |fields: &[(&'static str, &str)]| trusted_proto(true, &map(fields));
+        assert_eq!(proto(&[("x-forwarded-proto", "HTTPS")]), Some("https"));
+        assert_eq!(proto(&[("x-forwarded-proto", "https, http")]), Some("http"));
+        assert_eq!(proto(&[("x-forwarded-proto", "https"), ("x-forwarded-proto", "http")]), Some("http"));
+        assert_eq!(proto(&[("forwarded", "for=1.1.1.1;proto=http, for=x;proto=\"https\"")]), Some("https"));
+        assert_eq!(proto(&[("x-forwarded-proto", "ftp"), ("forwarded", "proto=https")]), None);
+        assert_eq!(proto(&[("forwarded", "proto=https, for=\"")]), None);
+        assert_eq!(proto(&[]), None);
+        assert_eq!(trusted_proto(false, &map(&[("x-forwarded-proto", "https")])), None);
+    }
+
+    fn told(given: &[(&'static str, &str)], peer_trusted: bool) -> HeaderMap {
+        let mut headers = map(given);
+        write(&mut headers, &Hop { peer: ip("192.0.2.1"), peer_trusted, scheme: "http", host: "a.example" });
+        headers
     }
 
     #[test]
     fn a_spoofed_chain_is_replaced_and_a_trusted_one_grows() {
-        let given = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=1.1.1.1"), ("x-forwarded-proto", "https")];
-        let told = |peer_trusted| {
-            let mut headers = map(&given);
-            write(&mut headers, &Hop { peer: ip("192.0.2.1"), peer_trusted, scheme: "http", host: "a.example" });
-            headers
-        };
-        let spoofed = told(false);
+        let given = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-for", ""),
+            ("x-forwarded-for", "2.2.2.2, 3.3.3.3"),
+            ("forwarded", "for=1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil.example"),
+        ];
+        let spoofed = told(&given, false);
         assert_eq!(spoofed["x-forwarded-for"], "192.0.2.1");
         assert_eq!(spoofed["x-forwarded-proto"], "http");
         assert_eq!(spoofed["x-forwarded-host"], "a.example");
         assert_eq!(spoofed["forwarded"], "for=192.0.2.1;proto=http;host=a.example");
-        let grown = told(true);
-        assert_eq!(grown["x-forwarded-for"], "1.1.1.1, 192.0.2.1");
+        let grown = told(&given, true);
+        assert_eq!(grown["x-forwarded-for"], "1.1.1.1, 2.2.2.2, 3.3.3.3, 192.0.2.1");
         assert_eq!(grown["x-forwarded-proto"], "https");
+        assert_eq!(grown["x-forwarded-host"], "evil.example");
         assert_eq!(grown["forwarded"], "for=1.1.1.1, for=192.0.2.1;proto=http;host=a.example");
+        for headers in [&spoofed, &grown] {
+            let lines = |name| headers.get_all(name).iter().count();
+            assert_eq!((lines("x-forwarded-for"), lines("forwarded"), lines("x-forwarded-host")), (1, 1, 1));
+        }
+        let fresh = told(&[], true);
+        assert_eq!(
+            (&fresh["x-forwarded-proto"], &fresh["x-forwarded-host"]),
+            (&"http".parse().unwrap(), &"a.example".parse().unwrap())
+        );
     }
 
     #[test]
-    fn an_ipv6_hop_is_quoted() {
-        let mut headers = HeaderMap::new();
-        write(&mut headers, &Hop { peer: ip("2001:db8::1"), peer_trusted: false, scheme: "https", host: "[::1]:8443" });
-        assert_eq!(headers["forwarded"], "for=\"[2001:db8::1]\";proto=https;host=\"[::1]:8443\"");
+    fn an_untrusted_peer_cannot_say_who_it_is_in_any_spelling() {
+        let given = [
+            ("x-forwarded-port", "1"),
+            ("x-forwarded-user", "admin"),
+            ("x-real-ip", "1.1.1.1"),
+            ("true-client-ip", "1.1.1.1"),
+            ("x_forwarded_for", "1.1.1.1"),
+            ("x-forwarded_proto", "https"),
+            ("x_real_ip", "1.1.1.1"),
+            ("x-forwarder", "stays"),
+            ("x-real-ips", "stays"),
+            ("te", "stays"),
+        ];
+        let ours = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+        let left = |peer_trusted| {
+            let headers = told(&given, peer_trusted);
+            let mut names: Vec<String> = headers.keys().map(ToString::to_string).collect();
+            names.retain(|name| !ours.contains(&name.as_str()));
+            names.sort();
+            names
+        };
+        assert_eq!(left(false), ["te", "x-forwarder", "x-real-ips"]);
+        let kept =
+            ["te", "true-client-ip", "x-forwarded-port", "x-forwarded-user", "x-forwarder", "x-real-ip", "x-real-ips"];
+        assert_eq!(left(true), kept);
+    }
+
+    #[test]
+    fn hosts_and_addresses_are_quoted_where_they_must_be() {
+        for (peer, host, expected) in [
+            ("2001:db8::1", "[::1]:8443", "for=\"[2001:db8::1]\";proto=https;host=\"[::1]:8443\""),
+            ("::ffff:192.0.2.1", "a:80", "for=192.0.2.1;proto=https;host=\"a:80\""),
+            ("0.0.0.0", "", "for=0.0.0.0;proto=https"),
+            ("192.0.2.1", "a\"b", "for=192.0.2.1;proto=https"),
+        ] {
+            let mut headers = HeaderMap::new();
+            write(&mut headers, &Hop { peer: ip(peer), peer_trusted: false, scheme: "https", host });
+            assert_eq!(headers["forwarded"], expected);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing_of_others() {
+        let mut headers = map(&[("x-forwarded-host", "evil.example"), ("forwarded", "for=1.1.1.1")]);
+        write(&mut headers, &Hop { peer: ip("192.0.2.1"), peer_trusted: false, scheme: "http", host: "a\nb" });
+        assert!(!headers.contains_key("x-forwarded-host") && !headers.contains_key("forwarded"));
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
+    }
+
+    #[test]
+    fn addresses_are_written_as_the_library_writes_them() {
+        let mut random = Random::new(1);
+        let check = |address: IpAddr| {
+            let canonical = address.to_canonical().to_string();
+            assert_eq!(Node::of(address).as_bytes(), canonical.as_bytes());
+        };
+        for _ in 0..2000 {
+            check(IpAddr::V4(Ipv4Addr::from(random.below(1 << 32) as u32)));
+            let bits = u128::from(random.below(1 << 53)) << random.below(76);
+            check(IpAddr::V6(bits.into()));
+        }
+        ["0.0.0.0", "255.255.255.255", "9.10.99.100", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]
+            .into_iter()
+            .for_each(|text| check(ip(text)));
+    }
+
+    /// What one of us writes, another of us that trusts it reads.
+    #[test]
+    fn our_own_chain_is_read_back() {
+        for peer in ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.9"] {
+            for name in [X_FORWARDED_FOR, header::FORWARDED] {
+                let mut headers = HeaderMap::new();
+                write(&mut headers, &Hop { peer: ip(peer), peer_trusted: false, scheme: "https", host: "a:1" });
+                headers.remove(if name == X_FORWARDED_FOR { header::FORWARDED } else { X_FORWARDED_FOR });
+                let trusted = |address: IpAddr| address == ip("10.0.0.1");
+                assert_eq!(client_address(ip("10.0.0.1"), &headers, &trusted), ip(peer).to_canonical());
+                headers.remove(X_FORWARDED_PROTO);
+                let expected = (name == header::FORWARDED).then_some("https");
+                assert_eq!(trusted_proto(true, &headers), expected);
+            }
+        }
     }
 
     #[test]
@@ -208,5 +501,18 @@ mod tests {
         assert!(!has_via_loop(&headers, 1));
         write_via(&mut headers, Version::HTTP_2);
         assert!(has_via_loop(&headers, 1) && !has_via_loop(&headers, 2));
+        let others = map(&[("via", "1.1 not-outrigger, 1.1 outrigger2, outrigger")]);
+        assert!(!has_via_loop(&others, 0) && !has_via_loop(&HeaderMap::new(), 0));
+    }
+
+    #[test]
+    fn via_says_how_the_message_came() {
+        for (version, expected) in
+            [(Version::HTTP_10, "1.0 outrigger"), (Version::HTTP_11, "1.1 outrigger"), (Version::HTTP_2, "2 outrigger")]
+        {
+            let mut headers = HeaderMap::new();
+            write_via(&mut headers, version);
+            assert_eq!(headers["via"], expected);
+        }
     }
 }

@@ -1,28 +1,43 @@
 //! What is refused because two readers could understand it differently (request smuggling), or because it is not
-//! HTTP. Judged from the parsed head, for HTTP/1 and HTTP/2 alike; the HTTP engine has refused what does not parse.
+//! HTTP. Judged from the parsed head, for HTTP/1 and HTTP/2 alike, in one pass over its fields.
+//!
+//! Ambiguity is refused, never repaired: a head that has to be guessed at is guessed differently behind us. What the
+//! types cannot hold needs no check here: a `HeaderValue` has no control characters but the tab (a test says so), and a
+//! `Uri` has none at all. What the HTTP engine takes out of a head before it is seen here cannot be judged here:
+//! hyper's server drops Content-Length when Transfer-Encoding stands beside it, so that pair must be looked for earlier.
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Uri, Version};
 
+use super::headers::{announces_body, names_upgrade};
+
 /// Why a request is refused before anything else looks at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ambiguity {
+    /// Content-Length and Transfer-Encoding together.
     LengthTwice,
+    /// Content-Length on two lines, or not one plain number of 64 bits.
     LengthDiffers,
+    /// Anything but exactly one `chunked`, or any in HTTP/1.0.
     TransferEncoding,
     HostMissing,
     HostRepeated,
     HostInvalid,
+    /// HTTP/2: Host and `:authority` disagree.
     HostDiffers,
     Connect,
+    /// Anything but `100-continue`.
     Expectation,
+    /// Found by [`super::path::normalise`].
     PathInvalid,
     TargetInvalid,
     UpgradeWithBody,
+    /// HTTP/2 with a field of one connection.
     ConnectionField,
 }
 
 impl Ambiguity {
+    /// The stable word for logs, metrics and docs.
     pub fn label(self) -> &'static str {
         match self {
             Ambiguity::LengthTwice => "length_twice",
@@ -89,7 +104,7 @@ impl Authority<'_> {
     }
 }
 
-/// Judges a request's head.
+/// Judges a request's head. The authority of an absolute target takes the place of Host (RFC 9112 §3.2.2).
 pub fn check_request<'a>(
     method: &Method,
     uri: &'a Uri,
@@ -100,252 +115,441 @@ pub fn check_request<'a>(
         return Err(Ambiguity::Connect);
     }
     check_target(method, uri)?;
-    check_lengths(version, headers)?;
-    if let Some(expect) = headers.get(header::EXPECT)
-        && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
-    {
+    let fields = Fields::gather(headers);
+    if version >= Version::HTTP_2 && (fields.connection || fields.codings.first.is_some()) {
+        return Err(Ambiguity::ConnectionField);
+    }
+    check_frame(version, &fields)?;
+    if fields.expectation {
         return Err(Ambiguity::Expectation);
     }
-    if version < Version::HTTP_2 {
-        check_upgrade(headers)?;
-    } else {
-        check_connection_fields(headers)?;
-    }
-    authority(uri, version, headers)
-}
-
-fn check_target(method: &Method, uri: &Uri) -> Result<(), Ambiguity> {
-    let path = uri.path();
-    let asterisk = path == "*" && *method == Method::OPTIONS;
-    let scheme = uri.scheme_str().is_none_or(|scheme| scheme == "http" || scheme == "https");
-    let absolute = path.starts_with('/') || path.is_empty();
-    if scheme && (absolute || asterisk) { Ok(()) } else { Err(Ambiguity::TargetInvalid) }
-}
-
-fn check_lengths(version: Version, headers: &HeaderMap) -> Result<(), Ambiguity> {
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let length = lengths.next();
-    if let Some(length) = length {
-        let plain = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
-        if !plain || lengths.any(|other| other != length) {
-            return Err(Ambiguity::LengthDiffers);
-        }
-    }
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else { return Ok(()) };
-    if version >= Version::HTTP_2 {
-        return Err(Ambiguity::ConnectionField);
-    }
-    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-        return Err(Ambiguity::TransferEncoding);
-    }
-    if length.is_some() { Err(Ambiguity::LengthTwice) } else { Ok(()) }
-}
-
-fn check_upgrade(headers: &HeaderMap) -> Result<(), Ambiguity> {
-    let body = || {
-        headers.contains_key(header::TRANSFER_ENCODING)
-            || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
-    };
-    let websocket = || {
-        let mut tokens = headers.get_all(header::UPGRADE).iter();
-        tokens.any(|token| token.as_bytes().eq_ignore_ascii_case(b"websocket"))
-    };
-    if headers.contains_key(header::UPGRADE) && websocket() && body() {
+    if fields.upgrade && announces_body(headers) {
         return Err(Ambiguity::UpgradeWithBody);
     }
-    Ok(())
+    authority(uri, version, &fields.hosts)
 }
 
-/// RFC 9113 §8.2.2.
-fn check_connection_fields(headers: &HeaderMap) -> Result<(), Ambiguity> {
-    let forbidden = ["connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"];
-    let te = headers.get(header::TE).is_some_and(|te| !te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    if te || forbidden.iter().any(|name| headers.contains_key(*name)) {
-        return Err(Ambiguity::ConnectionField);
+/// The lines of one field: what is in the first, and whether there are more.
+#[derive(Default)]
+struct Lines<'a> {
+    first: Option<&'a HeaderValue>,
+    more: bool,
+}
+
+impl<'a> Lines<'a> {
+    fn add(&mut self, value: &'a HeaderValue) {
+        self.more = self.first.is_some();
+        self.first = self.first.or(Some(value));
+    }
+}
+
+/// What decides, from one pass over the head.
+#[derive(Default)]
+struct Fields<'a> {
+    hosts: Lines<'a>,
+    lengths: Lines<'a>,
+    codings: Lines<'a>,
+    /// One that is not understood.
+    expectation: bool,
+    /// To a protocol that would be passed on. Other upgrades are taken out of the head and the request goes on as it
+    /// is: some clients offer `h2c` with every first request, body or not.
+    upgrade: bool,
+    /// A field that HTTP/2 forbids (RFC 9113 §8.2.2).
+    connection: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn gather(headers: &'a HeaderMap) -> Self {
+        let mut fields = Fields::default();
+        for (name, value) in headers {
+            match name.as_str() {
+                "host" => fields.hosts.add(value),
+                "content-length" => fields.lengths.add(value),
+                "transfer-encoding" => fields.codings.add(value),
+                "expect" => fields.expectation |= !value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
+                "upgrade" => {
+                    fields.connection = true;
+                    fields.upgrade |= names_upgrade(value);
+                }
+                "te" => fields.connection |= !value.as_bytes().eq_ignore_ascii_case(b"trailers"),
+                "connection" | "proxy-connection" | "keep-alive" => fields.connection = true,
+                _ => {}
+            }
+        }
+        fields
+    }
+}
+
+/// RFC 9112 §3.2: a path, an http URL with a path, or `*` for OPTIONS.
+fn check_target(method: &Method, uri: &Uri) -> Result<(), Ambiguity> {
+    let scheme = uri.scheme_str().is_none_or(|scheme| scheme == "http" || scheme == "https");
+    // As written: `http://a?q` has no path to forward, and `a:80` has no target at all.
+    let target = uri.path_and_query().map_or("", |target| target.as_str());
+    let form = target.starts_with('/') || (target == "*" && *method == Method::OPTIONS);
+    if scheme && form { Ok(()) } else { Err(Ambiguity::TargetInvalid) }
+}
+
+/// RFC 9112 §6: one length, or exactly one `chunked`, or no body.
+fn check_frame(version: Version, fields: &Fields<'_>) -> Result<(), Ambiguity> {
+    let (lengths, codings) = (&fields.lengths, &fields.codings);
+    if lengths.first.is_some() && codings.first.is_some() {
+        return Err(Ambiguity::LengthTwice);
+    }
+    if lengths.more || lengths.first.is_some_and(|length| parse_length(length).is_none()) {
+        return Err(Ambiguity::LengthDiffers);
+    }
+    let Some(coding) = codings.first else { return Ok(()) };
+    if codings.more || !is_chunked(coding) || version < Version::HTTP_11 {
+        return Err(Ambiguity::TransferEncoding);
     }
     Ok(())
 }
 
-/// RFC 9112 §3.2: exactly one Host on HTTP/1.1; the authority of an absolute target takes its place. RFC 9113 §8.3.1:
-/// on HTTP/2 a Host beside `:authority` must say the same.
-fn authority<'a>(uri: &'a Uri, version: Version, headers: &'a HeaderMap) -> Result<Authority<'a>, Ambiguity> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
+fn is_chunked(coding: &HeaderValue) -> bool {
+    coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+}
+
+/// Digits and nothing else, up to 64 bits.
+fn parse_length(length: &HeaderValue) -> Option<u64> {
+    if length.is_empty() {
+        return None;
+    }
+    length.as_bytes().iter().try_fold(0u64, |sum, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        sum.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// RFC 9112 §3.2: exactly one Host on HTTP/1.1; the authority of an absolute target takes its place, but both must be
+/// valid. RFC 9113 §8.3.1: on HTTP/2 a Host beside `:authority` must say the same.
+fn authority<'a>(uri: &'a Uri, version: Version, hosts: &Lines<'a>) -> Result<Authority<'a>, Ambiguity> {
+    if hosts.more {
         return Err(Ambiguity::HostRepeated);
     }
-    if version == Version::HTTP_11 && host.is_none() {
+    let host = hosts.first.map(valid_host).transpose()?;
+    let Some(target) = uri.authority() else {
+        return match host {
+            Some(host) => Ok(Authority(host)),
+            None if version < Version::HTTP_11 => Ok(Authority("")),
+            None => Err(Ambiguity::HostMissing),
+        };
+    };
+    if version >= Version::HTTP_2 {
+        if host.is_some_and(|host| !host.eq_ignore_ascii_case(target.as_str())) {
+            return Err(Ambiguity::HostDiffers);
+        }
+    } else if host.is_none() && version >= Version::HTTP_11 {
         return Err(Ambiguity::HostMissing);
     }
-    let host = host.map(host_text).transpose()?;
-    let named = match (uri.authority(), host) {
-        (Some(target), host) => {
-            if version >= Version::HTTP_2 && host.is_some_and(|host| !host.eq_ignore_ascii_case(target.as_str())) {
-                return Err(Ambiguity::HostDiffers);
-            }
-            target.as_str()
-        }
-        (None, Some(host)) => host,
-        (None, None) if version < Version::HTTP_11 => return Ok(Authority("")),
-        (None, None) => return Err(Ambiguity::HostMissing),
-    };
-    if valid_authority(named) { Ok(Authority(named)) } else { Err(Ambiguity::HostInvalid) }
+    if is_authority(target.as_str()) { Ok(Authority(target.as_str())) } else { Err(Ambiguity::HostInvalid) }
 }
 
-fn host_text(host: &HeaderValue) -> Result<&str, Ambiguity> {
-    host.to_str().map_err(|_| Ambiguity::HostInvalid)
+fn valid_host(host: &HeaderValue) -> Result<&str, Ambiguity> {
+    host.to_str().ok().filter(|host| is_authority(host)).ok_or(Ambiguity::HostInvalid)
 }
 
 /// A registered name, an IPv4 address or a bracketed IPv6 address, and a port that is a number; no user information.
-fn valid_authority(text: &str) -> bool {
+fn is_authority(text: &str) -> bool {
     let (host, port) = match text.rfind(':') {
-        Some(colon) if !text[colon..].contains(']') => (&text[..colon], Some(&text[colon + 1..])),
-        Some(_) | None => (text, None),
+        Some(colon) if !text[colon..].contains(']') => (&text[..colon], &text[colon + 1..]),
+        Some(_) | None => (text, ""),
     };
-    let port_ok = port.is_none_or(|port| port.is_empty() || port.parse::<u16>().is_ok() && !port.starts_with('+'));
+    let digits = port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
+    let port_ok = port.is_empty() || (digits && port.parse::<u16>().is_ok());
     let host_ok = match host.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']').is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok()),
-        None => {
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-            !host.is_empty() && host.len() <= 255 && host.bytes().all(plain)
-        }
+        None => is_name(host),
     };
     host_ok && port_ok
 }
 
-/// Judges the head of the app's answer; the reason why it cannot be passed on.
+/// Letters, digits, `-`, `_` and `~` in labels between dots; one dot may end it. Percent escapes are not: no name that
+/// is looked up has them.
+fn is_name(host: &str) -> bool {
+    let mut previous = b'.';
+    for byte in host.bytes() {
+        let plain = match byte {
+            b'.' => previous != b'.',
+            _ => byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~'),
+        };
+        if !plain {
+            return false;
+        }
+        previous = byte;
+    }
+    (1..=NAME_MAX).contains(&host.len())
+}
+
+/// Judges the head of the app's answer; the reason why it cannot be passed on. A Content-Length that is repeated with
+/// the same value is forgiven, because it can be read in one way only and a client would rather have its answer.
 pub fn check_response(version: Version, status: u16, headers: &HeaderMap) -> Result<(), &'static str> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let length = lengths.next();
     if lengths.any(|other| Some(other) != length) {
         return Err("two different Content-Length fields");
     }
+    if length.is_some_and(|length| parse_length(length).is_none()) {
+        return Err("a Content-Length that is not a number");
+    }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
-        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        if codings.next().is_some() || !is_chunked(coding) {
             return Err("a Transfer-Encoding that is not exactly chunked");
         }
         if length.is_some() {
             return Err("both Content-Length and Transfer-Encoding");
         }
-        if version < Version::HTTP_11 {
-            return Err("Transfer-Encoding in HTTP/1.0");
+        if version != Version::HTTP_11 {
+            return Err("Transfer-Encoding in a version that has none");
         }
     }
-    if status < 200 && status != 101 { Err("an informational status as the final answer") } else { Ok(()) }
+    match status {
+        101 if version == Version::HTTP_11 => Ok(()),
+        100..=199 => Err("an informational status as the final answer"),
+        200..=999 => Ok(()),
+        _ => Err("a status that is not a number of three digits"),
+    }
 }
+
+/// The longest name of the DNS (RFC 1035 §2.3.4).
+const NAME_MAX: usize = 255;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::testing::map;
 
-    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        fields
-            .iter()
-            .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
-            .collect()
-    }
+    type Judged = Result<String, Ambiguity>;
 
-    fn judge(
-        method: &str,
-        uri: &str,
-        version: Version,
-        fields: &[(&'static str, &'static str)],
-    ) -> Result<String, Ambiguity> {
+    fn judge(method: &str, uri: &str, version: Version, fields: &[(&'static str, &str)]) -> Judged {
         let (uri, headers) = (uri.parse().unwrap(), map(fields));
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         check_request(&method, &uri, version, &headers).map(|authority| authority.as_str().to_owned())
     }
 
-    fn http1(fields: &[(&'static str, &'static str)]) -> Result<String, Ambiguity> {
-        judge("POST", "/", Version::HTTP_11, fields)
+    /// A POST to host `a`, with these fields more.
+    fn post(fields: &[(&'static str, &str)]) -> Judged {
+        judge("POST", "/", Version::HTTP_11, &[&[("host", "a")], fields].concat())
+    }
+
+    fn fine() -> Judged {
+        Ok("a".to_owned())
+    }
+
+    #[test]
+    fn a_length_is_one_plain_number() {
+        for good in ["0", "5", "007", "18446744073709551614", "18446744073709551615"] {
+            assert_eq!(post(&[("content-length", good)]), fine(), "{good}");
+        }
+        for wrong in ["", "5, 5", "5,5", "+5", "-5", "0x5", "5 ", " 5", "5.0", "five", "18446744073709551616", "é"] {
+            assert_eq!(post(&[("content-length", wrong)]), Err(Ambiguity::LengthDiffers), "{wrong}");
+        }
+        for second in ["5", "6"] {
+            let twice = [("content-length", "5"), ("content-length", second)];
+            assert_eq!(post(&twice), Err(Ambiguity::LengthDiffers));
+        }
+    }
+
+    #[test]
+    fn a_coding_is_exactly_one_chunked() {
+        let get = judge("GET", "/", Version::HTTP_11, &[("host", "a"), ("transfer-encoding", "chunked")]);
+        assert_eq!(get, fine(), "a GET may have a body too");
+        assert_eq!(post(&[("transfer-encoding", "Chunked")]), fine());
+        for wrong in [
+            "gzip, chunked",
+            "chunked, gzip",
+            "identity",
+            "chunked, chunked",
+            "chunked,",
+            ",chunked",
+            "xchunked",
+            "chunked;q=1",
+            "\tchunked",
+            "\"chunked\"",
+            "",
+        ] {
+            assert_eq!(post(&[("transfer-encoding", wrong)]), Err(Ambiguity::TransferEncoding), "{wrong}");
+        }
+        for second in ["chunked", "identity"] {
+            let twice = [("transfer-encoding", "chunked"), ("transfer-encoding", second)];
+            assert_eq!(post(&twice), Err(Ambiguity::TransferEncoding));
+        }
+        let old = judge("POST", "/", Version::HTTP_10, &[("host", "a"), ("transfer-encoding", "chunked")]);
+        assert_eq!(old, Err(Ambiguity::TransferEncoding));
     }
 
     #[test]
     fn a_body_has_one_frame() {
-        assert_eq!(http1(&[("host", "a"), ("content-length", "5")]), Ok("a".into()));
-        assert_eq!(http1(&[("host", "a"), ("transfer-encoding", "Chunked")]), Ok("a".into()));
-        assert_eq!(
-            http1(&[("host", "a"), ("content-length", "5"), ("transfer-encoding", "chunked")]),
-            Err(Ambiguity::LengthTwice)
-        );
-        assert_eq!(
-            http1(&[("host", "a"), ("content-length", "5"), ("content-length", "6")]),
-            Err(Ambiguity::LengthDiffers)
-        );
-        for length in ["5, 5", "+5", "", "0x5", "5 "] {
-            let mut headers = map(&[("host", "a")]);
-            headers.insert("content-length", length.parse().unwrap());
-            assert_eq!(
-                check_request(&Method::POST, &Uri::from_static("/"), Version::HTTP_11, &headers),
-                Err(Ambiguity::LengthDiffers)
-            );
+        for coding in ["chunked", "gzip", "identity"] {
+            for fields in [
+                [("content-length", "5"), ("transfer-encoding", coding)],
+                [("transfer-encoding", coding), ("content-length", "5")],
+            ] {
+                assert_eq!(post(&fields), Err(Ambiguity::LengthTwice), "{fields:?}");
+            }
         }
-        for coding in ["gzip, chunked", "identity", "chunked, chunked", "x"] {
-            let mut headers = map(&[("host", "a")]);
-            headers.insert("transfer-encoding", coding.parse().unwrap());
-            assert_eq!(
-                check_request(&Method::POST, &Uri::from_static("/"), Version::HTTP_11, &headers),
-                Err(Ambiguity::TransferEncoding)
-            );
-        }
-        let twice = [("host", "a"), ("transfer-encoding", "identity"), ("transfer-encoding", "chunked")];
-        assert_eq!(http1(&twice), Err(Ambiguity::TransferEncoding));
     }
 
     #[test]
     fn there_is_exactly_one_host() {
-        assert_eq!(http1(&[]), Err(Ambiguity::HostMissing));
-        assert_eq!(http1(&[("host", "a"), ("host", "a")]), Err(Ambiguity::HostRepeated));
-        assert_eq!(judge("GET", "/", Version::HTTP_10, &[]), Ok(String::new()));
-        assert_eq!(judge("GET", "http://b:81/x", Version::HTTP_11, &[("host", "a")]), Ok("b:81".into()));
-        for good in ["a.example", "a_b", "127.0.0.1:80", "[::1]", "[::1]:8080", "a:"] {
-            let mut headers = HeaderMap::new();
-            headers.insert("host", good.parse().unwrap());
-            assert!(check_request(&Method::GET, &Uri::from_static("/"), Version::HTTP_11, &headers).is_ok(), "{good}");
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            assert_eq!(judge("GET", "/", version, &[]), Err(Ambiguity::HostMissing));
         }
-        for wrong in ["", "a@b c", "u@a", "a:b", "a:65536", "a:+1", "[::1", "[zz]", "a/b", "a b", "é"] {
-            let mut headers = HeaderMap::new();
-            headers.insert("host", HeaderValue::from_bytes(wrong.as_bytes()).unwrap());
-            assert_eq!(
-                check_request(&Method::GET, &Uri::from_static("/"), Version::HTTP_11, &headers),
-                Err(Ambiguity::HostInvalid),
-                "{wrong}"
-            );
+        for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+            for second in ["a", "b"] {
+                let twice = judge("GET", "/", version, &[("host", "a"), ("host", second)]);
+                assert_eq!(twice, Err(Ambiguity::HostRepeated));
+            }
+        }
+        assert_eq!(judge("GET", "/", Version::HTTP_10, &[]), Ok(String::new()));
+        assert_eq!(judge("GET", "/", Version::HTTP_10, &[("host", "a")]), fine());
+    }
+
+    #[test]
+    fn the_authority_of_an_absolute_target_takes_the_place_of_host() {
+        let absolute = |fields: &[(&'static str, &str)]| judge("GET", "http://b:81/x", Version::HTTP_11, fields);
+        assert_eq!(absolute(&[("host", "a")]), Ok("b:81".into()));
+        assert_eq!(absolute(&[]), Err(Ambiguity::HostMissing));
+        assert_eq!(absolute(&[("host", "a@b c")]), Err(Ambiguity::HostInvalid));
+        assert_eq!(judge("GET", "http://b/", Version::HTTP_10, &[]), Ok("b".into()));
+        for wrong in ["http://u@b/", "http://u:p@b/", "http://b:99999/", "http://b..c/"] {
+            let judged = judge("GET", wrong, Version::HTTP_11, &[("host", "a")]);
+            assert_eq!(judged, Err(Ambiguity::HostInvalid), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_a_port() {
+        let host = |host: &str| judge("GET", "/", Version::HTTP_11, &[("host", host)]);
+        let good = "a.example a.example. A-1.b_c~d a_b 127.0.0.1:80 [::1] [::1]:8080 [::ffff:1.2.3.4] a: a:0 a:65535";
+        for good in good.split(' ') {
+            assert_eq!(host(good), Ok(good.to_owned()));
+        }
+        let wrong = ":80 . a..b .a u@a u:p@a a:b a:65536 a:99999 a:000080 a:+1 a:-1 a:1:2 ::1 [::1 [::1]x [::1]] [zz] \
+                     [fe80::1%25eth0] a/b a\\b a,b a?b a#b a%41 <a> é";
+        for wrong in wrong.split(' ').chain(["", "a@b c", "a: 1", "a b", "a\tb", " a", "a "]) {
+            assert_eq!(host(wrong), Err(Ambiguity::HostInvalid), "{wrong:?}");
+        }
+        for (length, good) in [(NAME_MAX - 1, true), (NAME_MAX, true), (NAME_MAX + 1, false)] {
+            assert_eq!(host(&"a".repeat(length)).is_ok(), good, "{length}");
         }
     }
 
     #[test]
     fn http2_has_its_own_rules() {
-        let uri = "http://a.example/x";
-        assert_eq!(judge("GET", uri, Version::HTTP_2, &[]), Ok("a.example".into()));
-        assert_eq!(judge("GET", uri, Version::HTTP_2, &[("host", "b")]), Err(Ambiguity::HostDiffers));
-        assert_eq!(judge("GET", uri, Version::HTTP_2, &[("te", "trailers")]), Ok("a.example".into()));
-        assert_eq!(judge("GET", uri, Version::HTTP_2, &[("te", "gzip")]), Err(Ambiguity::ConnectionField));
-        assert_eq!(judge("GET", uri, Version::HTTP_2, &[("connection", "x")]), Err(Ambiguity::ConnectionField));
+        let http2 = |fields: &[(&'static str, &str)]| judge("GET", "http://a/x", Version::HTTP_2, fields);
+        assert_eq!(http2(&[]), fine());
+        assert_eq!(http2(&[("host", "A")]), fine());
+        assert_eq!(judge("GET", "/x", Version::HTTP_2, &[("host", "a")]), fine());
+        for other in ["b", "a:80"] {
+            assert_eq!(http2(&[("host", other)]), Err(Ambiguity::HostDiffers));
+        }
+        assert_eq!(http2(&[("te", "trailers")]), fine());
+        for field in [
+            ("te", "gzip"),
+            ("te", "trailers, gzip"),
+            ("connection", "x"),
+            ("proxy-connection", "keep-alive"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "websocket"),
+        ] {
+            assert_eq!(http2(&[field]), Err(Ambiguity::ConnectionField), "{field:?}");
+            assert_eq!(http2(&[("te", "trailers"), field]), Err(Ambiguity::ConnectionField), "{field:?} after te");
+        }
     }
 
     #[test]
-    fn odd_methods_targets_and_expectations_are_refused() {
-        let host = [("host", "a")];
-        assert_eq!(judge("CONNECT", "a:80", Version::HTTP_11, &host), Err(Ambiguity::Connect));
-        assert_eq!(judge("OPTIONS", "*", Version::HTTP_11, &host), Ok("a".into()));
-        assert_eq!(judge("GET", "*", Version::HTTP_11, &host), Err(Ambiguity::TargetInvalid));
-        assert_eq!(judge("GET", "ftp://a/", Version::HTTP_11, &host), Err(Ambiguity::TargetInvalid));
-        assert_eq!(http1(&[("host", "a"), ("expect", "x")]), Err(Ambiguity::Expectation));
-        assert_eq!(http1(&[("host", "a"), ("expect", "100-Continue")]), Ok("a".into()));
-        let upgrade = [("host", "a"), ("upgrade", "websocket"), ("connection", "upgrade"), ("content-length", "3")];
-        assert_eq!(judge("GET", "/", Version::HTTP_11, &upgrade), Err(Ambiguity::UpgradeWithBody));
+    fn a_target_is_a_path_or_an_http_url() {
+        let target = |method, target| judge(method, target, Version::HTTP_11, &[("host", "a")]);
+        assert_eq!(target("CONNECT", "a:80"), Err(Ambiguity::Connect));
+        assert_eq!(judge("CONNECT", "a:80", Version::HTTP_2, &[]), Err(Ambiguity::Connect));
+        for good in ["/", "/x?y", "//x", "http://a", "http://a/x", "HTTPS://a/"] {
+            assert_eq!(target("GET", good), fine(), "{good}");
+        }
+        assert_eq!(target("OPTIONS", "*"), fine());
+        for wrong in ["*", "ftp://a/", "a:80", "a", "http://a?q", "http://a:80?q"] {
+            assert_eq!(target("GET", wrong), Err(Ambiguity::TargetInvalid), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_only_expectation_is_to_continue() {
+        assert_eq!(post(&[("expect", "100-Continue")]), fine());
+        assert_eq!(post(&[("expect", "100-continue"), ("expect", "100-continue")]), fine());
+        for wrong in ["x", "", "100-continue, x", "200-ok"] {
+            assert_eq!(post(&[("expect", wrong)]), Err(Ambiguity::Expectation), "{wrong}");
+            let second = [("expect", "100-continue"), ("expect", wrong)];
+            assert_eq!(post(&second), Err(Ambiguity::Expectation), "{wrong} second");
+        }
+    }
+
+    #[test]
+    fn an_upgrade_has_no_body() {
+        let upgrade = |token, field| post(&[("connection", "upgrade"), ("upgrade", token), field]);
+        for body in [("content-length", "3"), ("transfer-encoding", "chunked")] {
+            assert_eq!(upgrade("websocket", body), Err(Ambiguity::UpgradeWithBody));
+            assert_eq!(upgrade("h2c, WebSocket", body), Err(Ambiguity::UpgradeWithBody));
+            assert_eq!(upgrade("h2c", body), fine(), "not passed on, so only a request");
+        }
+        assert_eq!(upgrade("websocket", ("content-length", "0")), fine());
+        assert_eq!(upgrade("websocket", ("content-length", "1")), Err(Ambiguity::UpgradeWithBody));
+    }
+
+    #[test]
+    fn control_characters_cannot_be_in_a_value() {
+        for byte in (0..32).chain([127]) {
+            assert_eq!(HeaderValue::from_bytes(&[b'a', byte, b'a']).is_ok(), byte == b'\t', "{byte}");
+            assert!(Uri::try_from(&[b'/', byte][..]).is_err(), "{byte}");
+        }
     }
 
     #[test]
     fn an_answer_has_one_frame_too() {
-        let judge =
-            |fields: &[(&'static str, &'static str)]| check_response(Version::HTTP_11, 200, &map(fields)).is_ok();
-        assert!(judge(&[("content-length", "1")]) && judge(&[("transfer-encoding", "chunked")]));
-        assert!(!judge(&[("content-length", "1"), ("transfer-encoding", "chunked")]));
-        assert!(!judge(&[("transfer-encoding", "gzip")]));
-        assert!(!judge(&[("content-length", "1"), ("content-length", "2")]));
+        let judge = |version, fields: &[(&'static str, &str)]| check_response(version, 200, &map(fields)).is_ok();
+        let http1 = |fields: &[(&'static str, &str)]| judge(Version::HTTP_11, fields);
+        let (length, chunked) = (("content-length", "1"), ("transfer-encoding", "chunked"));
+        assert!(http1(&[]) && http1(&[length]) && http1(&[chunked]) && http1(&[length, length]));
+        assert!(!http1(&[length, chunked]) && !http1(&[chunked, chunked]));
+        assert!(!http1(&[("transfer-encoding", "gzip")]) && !http1(&[("transfer-encoding", "gzip, chunked")]));
+        assert!(!http1(&[length, ("content-length", "2")]) && !http1(&[("content-length", "+1")]));
+        assert!(!http1(&[("content-length", "1, 1")]) && !http1(&[("content-length", "")]));
+        for version in [Version::HTTP_10, Version::HTTP_2] {
+            assert!(judge(version, &[length]) && !judge(version, &[chunked]));
+        }
+    }
+
+    #[test]
+    fn an_answer_has_a_final_status() {
+        let judge = |version, status| check_response(version, status, &HeaderMap::new()).is_ok();
+        for status in [200, 204, 304, 599, 999] {
+            assert!(judge(Version::HTTP_11, status), "{status}");
+        }
+        for status in [0, 99, 100, 102, 103, 199, 1000] {
+            assert!(!judge(Version::HTTP_11, status), "{status}");
+        }
+        assert!(judge(Version::HTTP_11, 101) && !judge(Version::HTTP_2, 101) && !judge(Version::HTTP_10, 101));
+    }
+
+    #[test]
+    fn every_refusal_has_its_words() {
+        let all = [
+            Ambiguity::LengthTwice,
+            Ambiguity::LengthDiffers,
+            Ambiguity::TransferEncoding,
+            Ambiguity::HostMissing,
+            Ambiguity::HostRepeated,
+            Ambiguity::HostInvalid,
+            Ambiguity::HostDiffers,
+            Ambiguity::Connect,
+            Ambiguity::Expectation,
+            Ambiguity::PathInvalid,
+            Ambiguity::TargetInvalid,
+            Ambiguity::UpgradeWithBody,
+            Ambiguity::ConnectionField,
+        ];
+        let labels: std::collections::BTreeSet<_> = all.iter().map(|refusal| refusal.label()).collect();
+        assert_eq!(labels.len(), all.len(), "two refusals share a label");
+        assert!(all.iter().all(|refusal| (400..=501).contains(&refusal.status()) && refusal.explain().ends_with('.')));
     }
 }

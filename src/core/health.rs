@@ -1,7 +1,9 @@
 //! Active checks counted into a verdict: `rise` successes in a row make healthy, `fall` failures in a row unhealthy.
 //! The first check of an unknown endpoint decides alone: at start nobody wants to wait for three of them.
+//!
+//! Why a check failed, and when the next one is due, is not known here.
 
-/// Both at least 1.
+/// Both at least 1; 0 counts as 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Params {
     pub rise: u32,
@@ -32,7 +34,7 @@ impl Health {
             Some(true) => params.fall,
             Some(false) => params.rise,
         };
-        self.against += 1;
+        self.against = self.against.saturating_add(1);
         if self.against < needed {
             return None;
         }
@@ -60,5 +62,31 @@ mod tests {
             .map(|ok| health.record(ok, &params))
             .into();
         assert_eq!(told, [None, None, None, None, None, Some(false), None, None, None, Some(true)]);
+    }
+
+    #[test]
+    fn a_first_failure_makes_unhealthy_at_once() {
+        let mut health = Health::new();
+        assert_eq!(health.record(false, &Params { rise: 1, fall: 3 }), Some(false));
+        assert_eq!(health.record(true, &Params { rise: 1, fall: 3 }), Some(true));
+    }
+
+    /// The verdict turns at exactly the run length, whatever it is, and a lowered one counts what is already seen.
+    #[test]
+    fn it_turns_at_the_length_and_not_before() {
+        for length in [0, 1, 2, 3, 10] {
+            let params = Params { rise: length, fall: length };
+            let mut health = Health::new();
+            health.record(true, &params);
+            for _ in 1..length {
+                assert_eq!(health.record(false, &params), None);
+                assert_eq!(health.healthy(), Some(true));
+            }
+            assert_eq!(health.record(false, &params), Some(false));
+        }
+        let mut health = Health::new();
+        health.record(true, &Params { rise: 1, fall: 9 });
+        (0..4).for_each(|_| assert_eq!(health.record(false, &Params { rise: 1, fall: 9 }), None));
+        assert_eq!(health.record(false, &Params { rise: 1, fall: 3 }), Some(false));
     }
 }

@@ -10,7 +10,7 @@ const DOUBLINGS: u64 = 24;
 /// Number of cells.
 pub const BUCKETS: usize = (SUB_BUCKETS + DOUBLINGS * HALF) as usize;
 
-/// The cell of a value in microseconds; larger values than the last cell's are counted there.
+/// The cell of a value in microseconds; values larger than the last cell's (71 minutes) are counted there.
 pub fn index(micros: u64) -> usize {
     if micros < SUB_BUCKETS {
         return micros as usize;
@@ -20,7 +20,7 @@ pub fn index(micros: u64) -> usize {
     (cell as usize).min(BUCKETS - 1)
 }
 
-/// The smallest value of a cell.
+/// The smallest value of a cell below [`BUCKETS`].
 pub fn lower_bound(index: usize) -> u64 {
     let index = index as u64;
     if index < SUB_BUCKETS {
@@ -31,7 +31,7 @@ pub fn lower_bound(index: usize) -> u64 {
     (above % HALF + HALF) << shift
 }
 
-/// The largest value of a cell.
+/// The largest value of a cell below [`BUCKETS`].
 pub fn upper_bound(index: usize) -> u64 {
     lower_bound(index + 1) - 1
 }
@@ -55,5 +55,26 @@ mod tests {
             let (low, high) = (lower_bound(cell), upper_bound(cell));
             assert!((high - low) as f64 / low as f64 <= 0.01);
         }
+    }
+
+    #[test]
+    fn cells_are_contiguous_and_cover_an_hour() {
+        assert_eq!(lower_bound(0), 0);
+        for cell in 1..BUCKETS {
+            assert_eq!(lower_bound(cell), upper_bound(cell - 1) + 1);
+        }
+        assert_eq!(upper_bound(BUCKETS - 1), u64::from(u32::MAX));
+        assert!(upper_bound(BUCKETS - 1) > 3_600_000_000);
+    }
+
+    #[test]
+    fn values_at_the_edges_fall_on_their_side() {
+        for edge in [SUB_BUCKETS, 2 * SUB_BUCKETS, 1 << 20, 1 << 31] {
+            assert_eq!(index(edge), index(edge - 1) + 1, "{edge}");
+            assert_eq!(index(edge), index(edge + 1), "{edge}");
+        }
+        let last = u64::from(u32::MAX);
+        assert_eq!([index(last - 1), index(last), index(last + 1)], [BUCKETS - 1; 3]);
+        assert_eq!([index(0), index(1), index(255), index(256), index(257), index(258)], [0, 1, 255, 256, 256, 257]);
     }
 }

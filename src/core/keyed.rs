@@ -1,8 +1,12 @@
 //! Many rate-limit keys in fixed memory. A table of sets, eight slots each: a key lives in the set its hash names.
-//! A slot is free again when its time has passed, which changes nothing for its key: its bucket is full by then.
-//! When no slot of a set is free, a new key shares the slot nearest to being free. It may then be refused for what
-//! another key did, but no key is ever given a full bucket that it has not earned: an attacker with many addresses
-//! cannot wash a limited one clean.
+//!
+//! A slot is free again when its time has passed, which changes nothing for its key: its bucket is full by then. When
+//! no slot of a set is free, a new key shares the one nearest to being free. It may then be refused for what another
+//! key did, but no key is ever given a full bucket that it has not earned: an attacker with many addresses cannot wash
+//! a limited one clean. (The refused alternative, evicting the least recently used, does exactly that.)
+//!
+//! Why a key whose slot was shared away loses no debt: the shared slot held the smallest time of its set, so every
+//! other slot the key can find later, and the shared one itself, holds a time at least as late as its own was.
 
 use super::bucket::{self, Decision, Params};
 
@@ -12,32 +16,36 @@ const WAYS: usize = 8;
 #[derive(Clone, Copy, Default)]
 struct Slot {
     key: u64,
+    /// 0 while it was never used.
     tat: u64,
 }
 
 /// A bounded table of buckets. Its memory, 16 bytes a key, is taken when the first key comes.
 pub struct Keyed {
     sets: Vec<[Slot; WAYS]>,
-    capacity: usize,
+    sets_max: usize,
 }
 
 impl Keyed {
     /// For `capacity` keys, rounded up to a power of two of at least eight.
     pub fn new(capacity: usize) -> Self {
-        Keyed { sets: Vec::new(), capacity: capacity.div_ceil(WAYS).next_power_of_two() }
+        Keyed { sets: Vec::new(), sets_max: capacity.div_ceil(WAYS).next_power_of_two() }
     }
 
-    /// Decides for the key with this hash, and remembers what it used.
+    /// Decides for the key with this hash, and remembers what it used. The hash must be keyed, so that nobody can aim
+    /// at a set. All calls use the parameters of one limit; after a reload the new ones are in force at once.
     pub fn check(&mut self, key: u64, params: &Params, now: u64, cost: u64) -> Decision {
         if self.sets.is_empty() {
-            self.sets = vec![[Slot::default(); WAYS]; self.capacity];
+            self.sets = vec![[Slot::default(); WAYS]; self.sets_max];
         }
+        // A power of two, so the mask keeps the index inside.
         let index = key as usize & (self.sets.len() - 1);
         let set = &mut self.sets[index];
         let own = set.iter().position(|slot| slot.key == key && slot.tat > 0);
-        // The slot that is free for the longest, or nearest to it.
+        // Else the slot that is free for the longest, or nearest to it.
         let place = own.unwrap_or_else(|| (0..WAYS).min_by_key(|slot| set[*slot].tat).unwrap_or(0));
         let slot = &mut set[place];
+        slot.tat = bucket::clamp(slot.tat, params, now);
         let decision = bucket::check(slot.tat, params, now, cost);
         if let Decision::Allow { tat, .. } = decision {
             *slot = Slot { key, tat };
@@ -45,7 +53,7 @@ impl Keyed {
         decision
     }
 
-    /// Slots in use or used before.
+    /// Slots in use or used before; at most the capacity.
     pub fn len(&self) -> usize {
         self.sets.iter().flatten().filter(|slot| slot.tat > 0).count()
     }
@@ -61,45 +69,97 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::core::testing::Random;
     use crate::core::units::Rate;
 
+    fn per_second(count: u64, burst: u64) -> Params {
+        bucket::params(Rate { count, per: Duration::from_secs(1) }, burst)
+    }
+
+    fn allows(decision: Decision) -> bool {
+        matches!(decision, Decision::Allow { .. })
+    }
+
     /// Many keys, more than there is room for: every key stays below its rate and burst, checked against a model
-    /// that forgets nothing.
+    /// that forgets nothing; and the memory does not grow.
     #[test]
     fn no_key_exceeds_its_rate_however_many_come() {
-        let params = bucket::params(Rate { count: 10, per: Duration::from_secs(1) }, 5);
-        for seed in 1..40u64 {
-            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-            let mut random = |below: u64| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                state % below
-            };
+        let params = per_second(10, 5);
+        for seed in 0..40u64 {
+            let mut random = Random::new(seed);
             let (mut table, mut model, mut now) = (Keyed::new(16), HashMap::new(), 1_000_000_000u64);
-            for _ in 0..3000 {
-                now += random(20_000_000);
-                let keys = if random(2) == 0 { 4 } else { 200 };
-                let key = 1 + random(keys);
+            for _ in 0..2000 {
+                now += random.below(20_000_000);
+                let keys = random.pick(&[4, 200]);
+                let (key, cost) = (1 + random.below(keys), 1 + random.below(2));
                 let exact: &mut u64 = model.entry(key).or_default();
-                if let Decision::Allow { .. } = table.check(key, &params, now, 1) {
-                    let Decision::Allow { tat, .. } = bucket::check(*exact, &params, now, 1) else {
+                if allows(table.check(key, &params, now, cost)) {
+                    let Decision::Allow { tat, .. } = bucket::check(*exact, &params, now, cost) else {
                         panic!("seed {seed}: key {key} had more than it may");
                     };
                     *exact = tat;
                 }
-                assert!(table.len() <= 16);
+                assert!(table.len() <= 16 && table.sets.len() * WAYS == 16);
             }
+        }
+    }
+
+    /// The attack itself: exhaust one key, then flood its set with fresh keys and come back.
+    #[test]
+    fn a_flood_does_not_wash_a_limited_key_clean() {
+        let params = per_second(1, 3);
+        let mut table = Keyed::new(8);
+        let now = 1_000_000_000;
+        for _ in 0..3 {
+            assert!(allows(table.check(1, &params, now, 1)));
+        }
+        for flood in 2..10_000 {
+            table.check(flood, &params, now, 1);
+            assert!(!allows(table.check(1, &params, now, 1)), "after {flood} keys");
         }
     }
 
     #[test]
     fn with_room_it_is_exact() {
-        let params = bucket::params(Rate { count: 1, per: Duration::from_secs(1) }, 2);
+        let params = per_second(1, 2);
         let mut table = Keyed::new(64);
+        assert!(table.is_empty());
         for key in 0..8 {
-            let decide = |table: &mut Keyed| matches!(table.check(key, &params, 1, 1), Decision::Allow { .. });
+            let decide = |table: &mut Keyed| allows(table.check(key, &params, 1, 1));
             assert_eq!([decide(&mut table), decide(&mut table), decide(&mut table)], [true, true, false]);
+        }
+        assert_eq!(table.len(), 8);
+    }
+
+    /// A full set: a new key has a slot to itself from the moment one has run out, and shares until then.
+    #[test]
+    fn a_slot_is_free_when_its_time_has_passed() {
+        let params = per_second(1, 1);
+        let second = 1_000_000_000;
+        for (now, allowed) in [(2 * second - 1, false), (2 * second, true), (2 * second + 1, true)] {
+            let mut table = Keyed::new(8);
+            for key in 1..=8 {
+                assert!(allows(table.check(key, &params, second, 1)));
+            }
+            assert_eq!(allows(table.check(99, &params, now, 1)), allowed, "at {now}");
+        }
+    }
+
+    /// A key that is refused under smaller limits is let in when it was told, not when the old limits would have.
+    #[test]
+    fn a_smaller_burst_is_forgiven_in_its_own_time() {
+        let (old, new) = (per_second(1, 1000), per_second(1, 2));
+        let (mut table, now) = (Keyed::new(8), 1_000_000_000);
+        assert!(allows(table.check(1, &old, now, 1000)));
+        let Decision::Refuse { retry_after } = table.check(1, &new, now, 1) else { panic!("allowed") };
+        let then = now + retry_after.as_nanos() as u64;
+        assert!(!allows(table.check(1, &new, then - 1, 1)) && allows(table.check(1, &new, then, 1)));
+    }
+
+    #[test]
+    fn capacities_are_rounded_up() {
+        for (asked, room) in [(0, 8), (1, 8), (8, 8), (9, 16), (100, 128), (131_072, 131_072)] {
+            assert_eq!(Keyed::new(asked).sets_max * WAYS, room);
         }
     }
 }

@@ -24,3 +24,6 @@ pub mod histogram;
 pub mod inflight;
 pub mod keyed;
 pub mod retry;
+
+#[cfg(test)]
+mod testing;

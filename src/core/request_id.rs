@@ -1,9 +1,11 @@
 //! Request ids: which of them may be taken over from a hop we trust, and how one of ours is written.
+//!
+//! Who is trusted is decided by the caller; an id of a stranger is replaced however well it is formed.
 
 /// The longest id taken over.
 const LENGTH_MAX: usize = 128;
 
-/// Printable, and safe wherever ids are printed: logs, JSON, HTML, headers.
+/// Printable, and safe wherever ids are printed: logs, JSON, HTML, headers. 1 to 128 characters.
 pub fn well_formed(value: &[u8]) -> bool {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
     !value.is_empty() && value.len() <= LENGTH_MAX && value.iter().all(plain)
@@ -12,13 +14,14 @@ pub fn well_formed(value: &[u8]) -> bool {
 /// 128 random bits as a UUID, version 4 (RFC 9562 §5.4).
 pub fn write(random: u128) -> String {
     let bits = (random & !(0xf << 76) & !(0x3 << 62)) | 0x4 << 76 | 0x2 << 62;
+    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
     let mut text = String::with_capacity(36);
-    for digit in (0..32).rev() {
-        let value = (bits >> (digit * 4)) as usize & 15;
-        text.push(char::from(b"0123456789abcdef"[value]));
-        if matches!(digit, 24 | 20 | 16 | 12) {
+    for (place, byte) in bits.to_be_bytes().into_iter().enumerate() {
+        if matches!(place, 4 | 6 | 8 | 10) {
             text.push('-');
         }
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
     }
     text
 }
@@ -31,14 +34,16 @@ mod tests {
     fn ours_is_a_uuid_and_well_formed() {
         assert_eq!(write(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
         assert_eq!(write(0), "00000000-0000-4000-8000-000000000000");
+        assert_eq!(write(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef), "01234567-89ab-4def-8123-456789abcdef");
         assert!(well_formed(write(0x1234).as_bytes()));
     }
 
     #[test]
     fn what_could_break_a_log_is_not_taken_over() {
-        assert!(well_formed(&[b'a'; 128]));
-        for wrong in [&b""[..], &[b'a'; 129], b"a b", b"a\"b", b"<a>", b"a\nb", b"\xff"] {
-            assert!(!well_formed(wrong));
+        assert!(well_formed(b"a") && well_formed(&[b'a'; 127]) && well_formed(&[b'a'; 128]));
+        assert!(well_formed(b"01ARZ3NDEKTSV4RRFFQ69G5FAV") && well_formed(b"Root=1-67891233-abcdef012345678912345678"));
+        for wrong in [&b""[..], &[b'a'; 129], b"a b", b"a\"b", b"<a>", b"a\nb", b"a,b", b"a;b", b"a%b", b"\xff"] {
+            assert!(!well_formed(wrong), "{wrong:?}");
         }
     }
 }

@@ -1,4 +1,7 @@
 //! Which requests may be sent a second time (RFC 9110 §9.2), and what a Retry-After says.
+//!
+//! Methods are compared as they stand, because they are case-sensitive: `get` is an unknown method and is never sent
+//! twice. Whether the time left allows another attempt is `deadline`'s; whether the budget does is the upstream's.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,6 +9,9 @@ use http::Method;
 use http::header::{HeaderMap, HeaderName};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// What a longer Retry-After is taken for, so that the wait can be added to any clock: a year is "not today".
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// RFC 9110 §9.2.1.
 pub fn is_safe(method: &Method) -> bool {
@@ -24,47 +30,76 @@ pub fn may_replay(method: &Method, headers: &HeaderMap) -> bool {
     is_idempotent(method) || ((*method == Method::POST || *method == Method::PATCH) && keyed())
 }
 
-/// Retry-After in either form (RFC 9110 §10.2.3); `date` reads an HTTP date. A date gone by is no wait.
+/// Retry-After in either form (RFC 9110 §10.2.3), at most [`RETRY_AFTER_MAX`]; `date` reads an HTTP date. A date gone
+/// by is no wait; what is neither form is `None`.
 pub fn parse_retry_after(value: &[u8], now: SystemTime, date: impl Fn(&str) -> Option<SystemTime>) -> Option<Duration> {
-    let text = std::str::from_utf8(value).ok()?.trim();
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse().ok().map(Duration::from_secs);
-    }
-    date(text).map(|at| at.duration_since(now).unwrap_or_default())
+    let text = std::str::from_utf8(value).ok()?.trim_ascii();
+    let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // Only digits, so the one way to fail is to be too large.
+        text.parse().map_or(RETRY_AFTER_MAX, Duration::from_secs)
+    } else {
+        date(text)?.duration_since(now).unwrap_or_default()
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::testing::map;
 
     #[test]
     fn only_what_is_idempotent_or_says_so_is_sent_twice() {
-        let (plain, mut keyed) = (HeaderMap::new(), HeaderMap::new());
-        keyed.insert(IDEMPOTENCY_KEY, "k".parse().unwrap());
-        for (method, alone, with_key) in [
-            (Method::GET, true, true),
-            (Method::HEAD, true, true),
-            (Method::PUT, true, true),
-            (Method::DELETE, true, true),
-            (Method::POST, false, true),
-            (Method::PATCH, false, true),
-            (Method::CONNECT, false, false),
-            (Method::from_bytes(b"get").unwrap(), false, false),
+        let (plain, keyed, empty) =
+            (HeaderMap::new(), map(&[("idempotency-key", "k")]), map(&[("idempotency-key", "")]));
+        for (method, safe, alone, with_key) in [
+            (Method::GET, true, true, true),
+            (Method::HEAD, true, true, true),
+            (Method::OPTIONS, true, true, true),
+            (Method::TRACE, true, true, true),
+            (Method::PUT, false, true, true),
+            (Method::DELETE, false, true, true),
+            (Method::POST, false, false, true),
+            (Method::PATCH, false, false, true),
+            (Method::CONNECT, false, false, false),
+            (Method::from_bytes(b"get").unwrap(), false, false, false),
+            (Method::from_bytes(b"PURGE").unwrap(), false, false, false),
         ] {
+            assert_eq!(is_safe(&method), safe, "{method}");
             assert_eq!((may_replay(&method, &plain), may_replay(&method, &keyed)), (alone, with_key), "{method}");
+            assert_eq!(may_replay(&method, &empty), alone, "{method} with an empty key");
         }
     }
 
     #[test]
     fn retry_after_comes_as_seconds_or_as_a_date() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
-        let date = |text: &str| (text == "later").then(|| now + Duration::from_secs(7));
+        let date = |text: &str| match text {
+            "later" => Some(now + Duration::from_secs(7)),
+            "far" => Some(now + 2 * RETRY_AFTER_MAX),
+            _ => None,
+        };
         let parse = |value: &[u8]| parse_retry_after(value, now, date);
-        assert_eq!(parse(b"120"), Some(Duration::from_secs(120)));
+        assert_eq!(parse(b"0"), Some(Duration::ZERO));
+        assert_eq!(parse(b" 120\t"), Some(Duration::from_secs(120)));
         assert_eq!(parse(b"later"), Some(Duration::from_secs(7)));
-        assert_eq!(parse(b"-1"), None);
-        assert_eq!(parse(b""), None);
-        assert_eq!(parse(b"99999999999999999999999"), None);
-        assert_eq!(parse_retry_after(b"later", now + Duration::from_secs(60), date), Some(Duration::ZERO));
+        for (after, left) in [(6, 1), (7, 0), (8, 0)] {
+            let later = now + Duration::from_secs(after);
+            assert_eq!(parse_retry_after(b"later", later, date), Some(Duration::from_secs(left)));
+        }
+        for wrong in [&b""[..], b" ", b"-1", b"+1", b"1.5", b"1 2", b"\xff", b"soon"] {
+            assert_eq!(parse(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_wait_of_more_than_a_year_is_a_year() {
+        let (now, most) = (SystemTime::UNIX_EPOCH, RETRY_AFTER_MAX.as_secs());
+        let parse = |seconds: u64| parse_retry_after(seconds.to_string().as_bytes(), now, |_| None);
+        for (asked, given) in [(most - 1, most - 1), (most, most), (most + 1, most), (u64::MAX, most)] {
+            assert_eq!(parse(asked), Some(Duration::from_secs(given)));
+        }
+        assert_eq!(parse_retry_after(b"99999999999999999999999", now, |_| None), Some(RETRY_AFTER_MAX));
+        assert_eq!(parse_retry_after(b"far", now, |_| Some(now + 2 * RETRY_AFTER_MAX)), Some(RETRY_AFTER_MAX));
     }
 }

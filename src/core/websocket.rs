@@ -6,7 +6,8 @@ pub const CLOSE_GOING_AWAY: [u8; 4] = [0x88, 0x02, 0x03, 0xe9];
 /// The same as a client sends it: masked, with the key zero.
 pub const CLOSE_GOING_AWAY_MASKED: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
 
-/// Follows one direction of a connection.
+/// Follows one direction of a connection. A peer that sends no WebSocket frames is followed too, into nonsense: then it
+/// is never or wrongly between two, and the worst that comes of it is a close frame it does not understand.
 #[derive(Debug, Default)]
 pub struct Frames {
     /// Bytes of the current frame's header seen so far; at most 14.
