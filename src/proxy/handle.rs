@@ -8,7 +8,7 @@ use super::body::{self, Body};
 use super::exchange::Exchange;
 use super::refusal::Refusal;
 use super::upload::ClientBody;
-use super::{Peer, Proxy, admit, attempt, identify, readiness, redirect, respond};
+use super::{Peer, Proxy, admit, arrive, attempt, identify, rates, readiness, redirect, respond};
 use crate::core::path::{self, PathProblem};
 use crate::core::{forwarded, framing};
 use crate::plan::Action;
@@ -75,9 +75,10 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
         Action::Forward { upstream, rewrite } => (upstream, rewrite),
     };
 
-    // validate and admit: limits before a byte of the body is asked for
+    // validate and admit: limits before a byte of the body is asked for, a place only when a small body is here
     admit::body_length(&route, req.headers())?;
-    admit::rate_limits(exchange, &route)?;
+    rates::check(exchange, &route)?;
+    arrive::body(exchange, &route, &mut req).await?;
     admit::place(exchange, upstream)?;
 
     // attempt, then respond
