@@ -12,6 +12,7 @@ use super::{
 };
 use crate::config::settings as wanted;
 use crate::core::route::{Router, Rule};
+use crate::core::units::Address;
 use crate::core::{backoff, breaker, bucket, health};
 use crate::state::states::States;
 use crate::telemetry::Telemetry;
@@ -120,11 +121,11 @@ impl Compiler<'_> {
             self.problem(at, "the host is not a valid authority");
             return None;
         };
+        // What its certificates say, not where they are: a changed CA must not leave old connections in use.
         let identity = format!(
-            "{} {} {:?} {:?} {} {:?}",
+            "{} {:?} {:?} {} {:?}",
             endpoint.address,
-            endpoint.tls,
-            upstream.tls,
+            tls.as_ref().map(|tls| tls.identity()),
             upstream.protocol,
             upstream.pool.idle_max,
             upstream.pool.idle_timeout
@@ -210,7 +211,7 @@ impl Compiler<'_> {
             }
         };
         Some(ListenerPlan {
-            slot: self.states.listener_slot(&listener.address.to_string()),
+            slot: self.states.listener_slot(&listener_identity(listener)),
             name: listener.name.as_str().into(),
             address: listener.address.clone(),
             tls: listener.tls.as_ref().map(tls),
@@ -257,6 +258,14 @@ impl Compiler<'_> {
             self.problem(format!("{at}.upstream"), format!("no upstream is named {name}"));
         }
         found
+    }
+}
+
+/// An address, of which there is one; but the system picks another port for each listener on port 0.
+fn listener_identity(listener: &wanted::Listener) -> String {
+    match &listener.address {
+        Address::Tcp { port: 0, .. } => format!("{} {}", listener.address, listener.name),
+        Address::Tcp { .. } | Address::Unix(_) => listener.address.to_string(),
     }
 }
 
