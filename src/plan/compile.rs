@@ -7,12 +7,13 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::headers::{self, NotAHeader};
 use super::{
-    Action, ClientAuth, DrainPlan, EndpointPlan, HealthCheck, HttpsRedirect, LimitPlan, ListenerPlan, Plan,
+    Action, Balance, ClientAuth, DrainPlan, EndpointPlan, HealthCheck, HttpsRedirect, LimitPlan, ListenerPlan, Plan,
     ProxyProtocol, Retry, Rewrite, RoutePlan, Template, Timeouts, TlsPlan, TracePlan, UpstreamPlan,
 };
 use crate::config::settings as wanted;
 use crate::core::route::{Router, Rule};
-use crate::core::{backoff, breaker, bucket, health};
+use crate::core::{backoff, balance, breaker, bucket, eject, health};
+use crate::state::clock;
 use crate::state::states::States;
 use crate::telemetry::Telemetry;
 use crate::upstream::{ClientTls, EndpointSpec, Protocol};
@@ -78,13 +79,28 @@ impl Compiler<'_> {
     }
 
     fn upstream(&mut self, upstream: &wanted::Upstream) -> UpstreamPlan {
-        let endpoints = upstream.endpoints.iter().filter_map(|endpoint| self.endpoint(upstream, endpoint)).collect();
+        let endpoints: Vec<EndpointPlan> =
+            upstream.endpoints.iter().filter_map(|endpoint| self.endpoint(upstream, endpoint)).collect();
+        let state = self.states.upstream(&upstream.name);
+        let among_others = state.was_planned() && endpoints.len() > 1;
+        for endpoint in &endpoints {
+            endpoint.state.place(among_others, clock::now());
+        }
         let breaker = &upstream.circuit_breaker;
         UpstreamPlan {
             name: upstream.name.as_str().into(),
             metrics: self.telemetry.upstream_metrics(&upstream.name),
-            state: self.states.upstream(&upstream.name),
+            state,
             endpoints,
+            balance: Balance {
+                policy: match upstream.balance {
+                    wanted::Balance::PeakEwma => balance::Policy::PeakEwma,
+                    wanted::Balance::LeastRequest => balance::Policy::LeastRequest,
+                    wanted::Balance::RoundRobin => balance::Policy::RoundRobin,
+                },
+                load: balance::Params::default(),
+                eject: eject::Params::default(),
+            },
             breaker: (breaker.mode == wanted::Mode::Enforce).then(|| breaker::Params {
                 consecutive_failures: breaker.consecutive_failures.unwrap_or(CONSECUTIVE_FAILURES_AUTO),
                 open_for_base: breaker.open_for_base,
@@ -121,13 +137,14 @@ impl Compiler<'_> {
             return None;
         };
         let identity = format!(
-            "{} {} {:?} {:?} {} {:?}",
+            "{} {} {:?} {:?} {} {:?} {:?}",
             endpoint.address,
             endpoint.tls,
             upstream.tls,
             upstream.protocol,
             upstream.pool.idle_max,
-            upstream.pool.idle_timeout
+            upstream.pool.idle_timeout,
+            upstream.resolve_refresh
         );
         let address = endpoint.address.to_string();
         Some(EndpointPlan {
@@ -142,6 +159,7 @@ impl Compiler<'_> {
                 authority: endpoint.authority.clone(),
                 idle_max: upstream.pool.idle_max,
                 idle_timeout: upstream.pool.idle_timeout,
+                refresh: upstream.resolve_refresh,
             }),
         })
     }

@@ -10,6 +10,7 @@ use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use hyper::upgrade::OnUpgrade;
 
+use super::choose::Turn;
 use super::phase::Phase;
 use super::upgrade::Tunnel;
 use super::upload::Upload;
@@ -56,6 +57,8 @@ pub struct Exchange {
     pub deadline: Instant,
     pub upload: Option<Upload>,
     pub attempts: Vec<AttemptRecord>,
+    /// The endpoint whose answer is awaited or passed on.
+    pub turn: Option<Turn>,
     /// When the first attempt began.
     pub forwarded: Option<Instant>,
     /// When the app's head arrived.
@@ -103,6 +106,7 @@ impl Exchange {
             deadline: started + Duration::from_secs(30),
             upload: None,
             attempts: Vec::new(),
+            turn: None,
             forwarded: None,
             first_byte: None,
             status: 0,
@@ -168,6 +172,7 @@ impl Exchange {
             return;
         }
         self.settled = true;
+        self.turn = None;
         let shared = self.proxy.shared().clone();
         let lifecycle = &shared.states.lifecycle;
         if self.holds_place

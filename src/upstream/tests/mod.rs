@@ -89,6 +89,7 @@ fn spec(address: Address, protocol: Protocol) -> EndpointSpec {
         authority: "app.test".into(),
         idle_max: 4,
         idle_timeout: Duration::from_secs(4),
+        refresh: None,
     }
 }
 
