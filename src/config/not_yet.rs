@@ -15,7 +15,6 @@ const fn entry(path: &'static str, what: &'static str) -> NotYet {
 
 pub const NOT_YET: &[NotYet] = &[
     entry("service.version_header", "noticing releases by a header of the app"),
-    entry("upstreams.*.health_check.grpc", "gRPC health checks"),
     entry("upstreams.*.circuit_breaker.failure_rate", "opening on a rate of failures"),
     entry("upstreams.*.circuit_breaker.slow_call", "opening on slow calls"),
     entry("upstreams.*.circuit_breaker.window", "the window of the failure rate"),

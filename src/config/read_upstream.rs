@@ -132,11 +132,13 @@ fn resolve(map: &Map<'_, '_>) -> Option<Duration> {
 fn health_check(map: Map<'_, '_>, wanted: bool) -> Option<HealthCheck> {
     let path = map.text("path", "A GET of this path must be answered 2xx.");
     let tcp = map.boolean("tcp", "false", "Only check that a connection can be made.").unwrap_or(false);
-    let both = tcp && path.is_some();
-    map.later("grpc");
-    if wanted && (both || (!tcp && path.is_none() && !map.has("grpc"))) {
-        let found = if both { "both path and tcp" } else { "neither path nor tcp" };
-        map.context.problem(&map.path, map.at("path"), found, "one of path: /health and tcp: true", None);
+    let doc = "grpc.health.v1 must say SERVING for this service; \"\" asks for the whole server.";
+    let grpc = map.value("grpc", "text", "", doc, |text| Ok(text.to_owned()));
+    let typed = usize::from(tcp) + usize::from(map.has("path")) + usize::from(map.has("grpc"));
+    if wanted && typed != 1 {
+        let found = if typed == 0 { "none of path, tcp and grpc" } else { "more than one of path, tcp and grpc" };
+        let expected = "one of path: /health, tcp: true and grpc: service.Name";
+        map.context.problem(&map.path, map.at("path").or_else(|| map.at("grpc")), found, expected, None);
     }
     if let Some(wrong) = path.as_ref().filter(|path| !path.starts_with('/')) {
         map.context.problem(
@@ -149,10 +151,10 @@ fn health_check(map: Map<'_, '_>, wanted: bool) -> Option<HealthCheck> {
     }
     let runs = |name, default, doc| map.count(name, default, doc).and_then(|count| u32::try_from(count).ok());
     let check = HealthCheck {
-        kind: if tcp {
-            HealthCheckKind::Tcp
-        } else {
-            HealthCheckKind::Http { path: path.unwrap_or_else(|| "/".to_owned()) }
+        kind: match (grpc, tcp) {
+            (Some(service), _) => HealthCheckKind::Grpc { service },
+            (None, true) => HealthCheckKind::Tcp,
+            (None, false) => HealthCheckKind::Http { path: path.unwrap_or_else(|| "/".to_owned()) },
         },
         interval: map.duration("interval", "2s", "Between two checks.").unwrap_or(Duration::from_secs(2)),
         timeout: map.duration("timeout", "1s", "How long one check may take.").unwrap_or(Duration::from_secs(1)),

@@ -173,8 +173,14 @@ pub struct HealthCheck {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HealthCheckKind {
-    Http { path: String },
+    Http {
+        path: String,
+    },
     Tcp,
+    /// An empty name asks for the server as a whole.
+    Grpc {
+        service: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::headers::{self, NotAHeader};
 use super::{
-    Action, Balance, ClientAuth, DrainPlan, EndpointPlan, HealthCheck, HttpsRedirect, LimitPlan, ListenerPlan, Plan,
-    ProxyProtocol, Retry, Rewrite, RoutePlan, Template, Timeouts, TlsPlan, TracePlan, UpstreamPlan,
+    Action, Balance, CheckKind, ClientAuth, DrainPlan, EndpointPlan, HealthCheck, HttpsRedirect, LimitPlan,
+    ListenerPlan, Plan, ProxyProtocol, Retry, Rewrite, RoutePlan, Template, Timeouts, TlsPlan, TracePlan, UpstreamPlan,
 };
 use crate::config::settings as wanted;
 use crate::core::route::{Router, Rule};
@@ -109,9 +109,10 @@ impl Compiler<'_> {
             }),
             concurrency_max: upstream.concurrency_max,
             health_check: upstream.health_check.as_ref().map(|check| HealthCheck {
-                path: match &check.kind {
-                    wanted::HealthCheckKind::Http { path } => Some(path.clone()),
-                    wanted::HealthCheckKind::Tcp => None,
+                kind: match &check.kind {
+                    wanted::HealthCheckKind::Http { path } => CheckKind::Http(path.clone()),
+                    wanted::HealthCheckKind::Tcp => CheckKind::Tcp,
+                    wanted::HealthCheckKind::Grpc { service } => CheckKind::Grpc(service.clone()),
                 },
                 interval: check.interval,
                 timeout: check.timeout,

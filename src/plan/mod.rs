@@ -232,9 +232,18 @@ pub struct EndpointPlan {
 
 #[derive(Clone, Debug)]
 pub struct HealthCheck {
-    /// `None` checks that a TCP connection can be made.
-    pub path: Option<String>,
+    pub kind: CheckKind,
     pub interval: Duration,
     pub timeout: Duration,
     pub params: health::Params,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    /// A GET of this path is answered 2xx.
+    Http(String),
+    /// A connection can be made.
+    Tcp,
+    /// `grpc.health.v1` says SERVING for this service; an empty name is the server.
+    Grpc(String),
 }

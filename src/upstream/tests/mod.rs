@@ -4,6 +4,7 @@
 //! channels, never by sleeping; a deadline around each test turns a hang into a failure.
 
 mod connecting;
+mod grpc;
 mod http1;
 mod http2;
 mod probing;
