@@ -12,7 +12,7 @@ use support::{Outrigger, config};
 /// A gRPC server whose health service says what `arguments` tell it to.
 fn grpc_server(arguments: &[&str]) -> Option<Running> {
     let python = python(&["grpc"])?;
-    Some(Running::start(Command::new(python).arg(script("grpc_health.py")).args(arguments)))
+    Some(Running::start(Command::new(python).arg(script("health_service.py")).args(arguments)))
 }
 
 fn before(server: &Running, service: &str) -> Outrigger {
