@@ -284,6 +284,20 @@ pub struct Retry {
     pub backoff_factor: f64,
     pub backoff_max: Duration,
     pub body_max: u64,
+    pub budget: RetryBudget,
+}
+
+/// How many attempts beyond the first there may be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryBudget {
+    /// Of the real requests.
+    pub percent: Ratio,
+    /// The window they are counted over.
+    pub interval: Duration,
+    /// Allowed whatever the traffic.
+    pub rate_min: Rate,
+    /// Typed for this route, which then has a bucket of its own; else all routes of an upstream share one.
+    pub own: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,6 +18,7 @@ pub mod websocket;
 pub mod backoff;
 pub mod breaker;
 pub mod bucket;
+pub mod budget;
 pub mod drain;
 pub mod health;
 pub mod histogram;

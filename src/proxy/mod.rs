@@ -7,13 +7,16 @@ pub mod body;
 pub mod exchange;
 pub mod handle;
 pub mod identify;
+mod permit;
 pub mod phase;
 pub mod readiness;
 pub mod redirect;
 pub mod refusal;
 pub mod respond;
+mod timers;
 pub mod upgrade;
 pub mod upload;
+mod verdict;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
