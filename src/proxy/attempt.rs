@@ -49,14 +49,7 @@ pub async fn forward(
     if let Some(budget) = &run.route.retry.budget {
         budget.state.request(&budget.params, exchange.started);
     }
-    let (head, body) = req.into_parts();
-    if !body.is_empty() {
-        // A gRPC call is recorded although it may not be replayed: HTTP/2 says of a request that it was not looked at
-        // only after its body has left.
-        let record = run.attempts_max > 1 && (run.may_replay || exchange.is_grpc());
-        let record_max = if record { run.route.retry.body_max } else { 0 };
-        exchange.upload = Some(Upload::new(body, record_max, run.route.body_max));
-    }
+    let (head, _) = req.into_parts(); // the body is the exchange's since it began to arrive
     run.tries(exchange, Request::from_parts(head, ())).await
 }
 
@@ -116,7 +109,9 @@ impl Run<'_> {
 
     /// Whether, and when, another attempt follows one that came to `again`.
     fn next(&self, exchange: &mut Exchange, again: Again, turn: Turn) -> Next {
-        if !exchange.upload.as_ref().is_none_or(Upload::replayable) {
+        let unwritten = matches!(again, Again::Fresh | Again::Unwritten);
+        let can = |upload: &Upload| if unwritten { upload.whole() } else { upload.replayable() };
+        if !exchange.upload.as_ref().is_none_or(can) {
             return Next::Stop;
         }
         let backoff = || backoff::delay(&self.route.retry.backoff, turn.number, clock::unit());
@@ -164,7 +159,8 @@ impl Run<'_> {
             connect_timeout: self.route.timeouts.connect.min(exchange.deadline.saturating_duration_since(began)),
             want_http2: exchange.is_grpc(),
             fresh: turn.fresh,
-            replayable: self.may_replay,
+            // What nothing comes after is as careful as what may not be sent twice.
+            replayable: self.may_replay && turn.number < self.attempts_max,
         };
         let pool = exchange.proxy.pool(endpoint);
         let sent = self.wait(exchange, began, pool.send(request, how)).await;

@@ -2,6 +2,7 @@
 //! The other files are the phases and their leaves; policies decide in `core`, and live in `state`.
 
 pub mod admit;
+pub mod arrive;
 pub mod attempt;
 pub mod body;
 pub mod exchange;
@@ -9,6 +10,7 @@ pub mod handle;
 pub mod identify;
 mod permit;
 pub mod phase;
+pub mod rates;
 pub mod readiness;
 pub mod redirect;
 pub mod refusal;
