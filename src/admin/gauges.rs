@@ -1,9 +1,10 @@
 //! The families of `/metrics` that are read from the living state at the moment of the scrape, instead of counted.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::core::breaker::{Forced, State};
-use crate::plan::{EndpointPlan, Plan, UpstreamPlan};
+use crate::plan::{Action, BudgetPlan, EndpointPlan, Plan, UpstreamPlan};
 use crate::proxy::{Shared, readiness};
 use crate::state::clock;
 use crate::telemetry::PrometheusWriter;
@@ -16,6 +17,7 @@ pub fn render(shared: &Shared, text: &mut String) {
     reloads(&mut out, shared, &plan);
     upstreams(&mut out, &plan);
     endpoints(&mut out, &plan);
+    budgets(&mut out, &plan);
     text.push_str(&out.into_text());
 }
 
@@ -81,6 +83,36 @@ fn endpoints(out: &mut PrometheusWriter, plan: &Plan) {
             };
             out.sample(breaker, &[("upstream", &*upstream.name), ("endpoint", &*endpoint.name)], state);
         }
+    });
+}
+
+/// The retry budgets: one per upstream, without a route, and those that routes have of their own.
+fn budgets(out: &mut PrometheusWriter, plan: &Plan) {
+    let mut all: Vec<(&str, &str, &BudgetPlan)> = Vec::new();
+    for route in plan.live_listeners().flat_map(|listener| &listener.routes) {
+        let (Action::Forward { upstream, .. }, Some(budget)) = (&route.action, &route.retry.budget) else { continue };
+        if !all.iter().any(|(_, _, known)| Arc::ptr_eq(&known.state, &budget.state)) {
+            all.push((&upstream.name, if budget.own { &route.name } else { "" }, budget));
+        }
+    }
+    let now = clock::now();
+    let mut family = |name, kind, help, value: &dyn Fn(&BudgetPlan) -> u64| {
+        out.family(name, kind, help);
+        for (upstream, route, budget) in &all {
+            out.count(name, &[("upstream", upstream), ("route", route)], value(budget));
+        }
+    };
+    family(
+        "outrigger_retry_budget_left",
+        "gauge",
+        "Attempts beyond the first that the retry budget has left.",
+        &|budget| budget.state.left(&budget.params, now),
+    );
+    family("outrigger_retry_budget_granted_total", "counter", "Attempts the retry budget allowed.", &|budget| {
+        budget.state.answers().0
+    });
+    family("outrigger_retry_budget_refused_total", "counter", "Attempts the retry budget refused.", &|budget| {
+        budget.state.answers().1
     });
 }
 

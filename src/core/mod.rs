@@ -19,6 +19,7 @@ pub mod backoff;
 pub mod balance;
 pub mod breaker;
 pub mod bucket;
+pub mod budget;
 pub mod drain;
 pub mod eject;
 pub mod health;

@@ -7,13 +7,13 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::headers::{self, NotAHeader};
 use super::{
-    Action, Balance, CheckKind, ClientAuth, DrainPlan, EndpointPlan, HealthCheck, HttpsRedirect, LimitPlan,
+    Action, Balance, BudgetPlan, CheckKind, ClientAuth, DrainPlan, EndpointPlan, HealthCheck, HttpsRedirect, LimitPlan,
     ListenerPlan, Plan, ProxyProtocol, Retry, Rewrite, RoutePlan, Template, Timeouts, TlsPlan, TracePlan, UpstreamPlan,
 };
 use crate::config::settings as wanted;
 use crate::core::route::{Router, Rule};
 use crate::core::units::Address;
-use crate::core::{backoff, balance, breaker, bucket, eject, health};
+use crate::core::{backoff, balance, breaker, bucket, budget, eject, health};
 use crate::state::clock;
 use crate::state::states::States;
 use crate::telemetry::Telemetry;
@@ -193,13 +193,51 @@ impl Compiler<'_> {
             metrics: self.telemetry.route_metrics(&route.name),
             action,
             timeouts: timeouts(&route.timeouts),
-            retry: retry(&route.retry),
+            retry: self.retry(route),
             limits_policy: headers::limits_policy(&limits),
             limits,
             body_max: route.body_max,
             request_edits,
             response,
         }))
+    }
+
+    fn retry(&self, route: &wanted::Route) -> Retry {
+        let retry = &route.retry;
+        let budget = match &route.action {
+            wanted::RouteAction::Forward { upstream, .. } => Some(self.budget(upstream, route)),
+            wanted::RouteAction::Redirect { .. } => None,
+        };
+        Retry {
+            attempts: retry.attempts,
+            connect: retry.conditions.connect,
+            reset: retry.conditions.reset,
+            per_try_timeout: retry.conditions.per_try_timeout,
+            grpc_unavailable: retry.conditions.grpc_unavailable,
+            statuses: retry.conditions.statuses.clone(),
+            per_try: retry.per_try,
+            backoff: backoff::Backoff {
+                base: retry.backoff_base,
+                factor: retry.backoff_factor,
+                max: retry.backoff_max,
+            },
+            body_max: retry.body_max,
+            budget,
+        }
+    }
+
+    /// Routes that inherit the budget share their upstream's; one that sets it has its own.
+    fn budget(&self, upstream: &str, route: &wanted::Route) -> BudgetPlan {
+        let wanted::RetryBudget { percent, interval, rate_min, own } = &route.retry.budget;
+        BudgetPlan {
+            params: budget::Params {
+                ratio: percent.0,
+                window: *interval,
+                floor: rate_min.count as f64 / rate_min.per.as_secs_f64(),
+            },
+            state: self.states.budget(upstream, if *own { &route.name } else { "" }),
+            own: *own,
+        }
     }
 
     fn limit(&self, name: &str) -> Option<LimitPlan> {
@@ -327,20 +365,6 @@ fn timeouts(timeouts: &wanted::Timeouts) -> Timeouts {
         first_byte: timeouts.first_byte,
         idle: timeouts.idle,
         total: timeouts.total,
-    }
-}
-
-fn retry(retry: &wanted::Retry) -> Retry {
-    Retry {
-        attempts: retry.attempts,
-        connect: retry.conditions.connect,
-        reset: retry.conditions.reset,
-        per_try_timeout: retry.conditions.per_try_timeout,
-        grpc_unavailable: retry.conditions.grpc_unavailable,
-        statuses: retry.conditions.statuses.clone(),
-        per_try: retry.per_try,
-        backoff: backoff::Backoff { base: retry.backoff_base, factor: retry.backoff_factor, max: retry.backoff_max },
-        body_max: retry.body_max,
     }
 }
 

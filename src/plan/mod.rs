@@ -16,7 +16,8 @@ use ipnet::IpNet;
 
 use crate::core::route::Router;
 use crate::core::units::Address;
-use crate::core::{backoff, balance, breaker, bucket, eject, health};
+use crate::core::{backoff, balance, breaker, bucket, budget, eject, health};
+use crate::state::budget::BudgetState;
 use crate::state::endpoint::{EndpointState, UpstreamState};
 use crate::state::limit::LimitState;
 use crate::telemetry::{RouteMetrics, UpstreamMetrics};
@@ -175,6 +176,17 @@ pub struct Retry {
     pub per_try: Option<Duration>,
     pub backoff: backoff::Backoff,
     pub body_max: u64,
+    /// `None` for routes that ask no app.
+    pub budget: Option<BudgetPlan>,
+}
+
+/// The bucket further attempts are paid from: the upstream's, or the route's own.
+#[derive(Clone)]
+pub struct BudgetPlan {
+    pub params: budget::Params,
+    pub state: Arc<BudgetState>,
+    /// The route has a budget of its own.
+    pub own: bool,
 }
 
 pub struct LimitPlan {

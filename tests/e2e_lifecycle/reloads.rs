@@ -47,7 +47,7 @@ fn fifty_reloads_by_every_trigger_disturb_nobody() {
             good = number;
         }
         eventually("its mark", || (plan(&outrigger) == good.to_string()).then_some(()));
-        load.flows(20);
+        load.flows(100);
     }
     let seen = load.stop();
     assert_eq!(seen.failed(), Vec::<String>::new());

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use outrigger::config::settings::{self as wanted, Settings};
 use outrigger::core::drain::Params;
-use outrigger::core::units::{Address, Ratio};
+use outrigger::core::units::{Address, Rate, Ratio};
 use outrigger::plan::compile::compile;
 use outrigger::proxy::Shared;
 use outrigger::serve::gate::Turned;
@@ -99,6 +99,12 @@ fn defaults() -> wanted::RouteDefaults {
             backoff_factor: 1.0,
             backoff_max: Duration::ZERO,
             body_max: 0,
+            budget: wanted::RetryBudget {
+                percent: Ratio(0.2),
+                interval: Duration::from_secs(10),
+                rate_min: Rate { count: 3, per: Duration::from_secs(1) },
+                own: false,
+            },
         },
     }
 }
