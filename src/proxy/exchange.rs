@@ -10,6 +10,7 @@ use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use hyper::upgrade::OnUpgrade;
 
+use super::choose::Turn;
 use super::phase::Phase;
 use super::rates::Standing;
 use super::upgrade::Tunnel;
@@ -58,6 +59,8 @@ pub struct Exchange {
     pub deadline: Instant,
     pub upload: Option<Upload>,
     pub attempts: Vec<AttemptRecord>,
+    /// The endpoint whose answer is awaited or passed on.
+    pub turn: Option<Turn>,
     /// When the first attempt began.
     pub forwarded: Option<Instant>,
     /// When the app's head arrived.
@@ -107,6 +110,7 @@ impl Exchange {
             deadline: started + Duration::from_secs(30),
             upload: None,
             attempts: Vec::new(),
+            turn: None,
             forwarded: None,
             first_byte: None,
             status: 0,
@@ -173,6 +177,7 @@ impl Exchange {
             return;
         }
         self.settled = true;
+        self.turn = None;
         let shared = self.proxy.shared().clone();
         let lifecycle = &shared.states.lifecycle;
         self.place = None;
