@@ -15,7 +15,7 @@ use super::permit::Permit;
 use super::refusal::Refusal;
 use super::timers::Timers;
 use super::upload::{ClientBody, Upload, View};
-use super::verdict::{Again, Sent, Stop, Tried, judge};
+use super::verdict::{Again, Sent, Stop, Tried, Verdict, judge};
 use crate::core::breaker::Outcome;
 use crate::core::retry::{GRPC_PREVIOUS_ATTEMPTS, X_ATTEMPT};
 use crate::core::{backoff, deadline, retry};
@@ -165,15 +165,16 @@ impl Run<'_> {
         let pool = exchange.proxy.pool(endpoint);
         let sent = self.wait(exchange, began, pool.send(request, how)).await;
         let ended = clock::now();
+        let served = self.timers(exchange, began).served(ended);
         let (tried, verdict) = judge(sent, exchange, &self.route);
         if let Tried::Answer(response) = &tried {
             exchange.first_byte = Some(ended);
             if self.upgrade.is_none() && response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                permit.settle(Outcome::Failure, "upgrade_failed", ended);
+                permit.settle(&Verdict { answer: Outcome::Failure, label: "upgrade_failed", ..verdict }, served, ended);
                 return Err(Refusal::UpgradeFailed);
             }
         }
-        permit.settle(verdict.breaker, verdict.label, ended);
+        permit.settle(&verdict, served, ended);
         let (status, reused) = match &tried {
             Tried::Answer(response) => (response.status().as_u16(), response.body().reused()),
             Tried::Failed(_) => (0, false),
@@ -196,18 +197,20 @@ impl Run<'_> {
         let endpoints = &self.upstream.endpoints;
         let turn = self.upstream.state.turn();
         let any_healthy = endpoints.iter().any(|endpoint| endpoint.state.healthy() != Some(false));
+        let refused = |retry_after| Refusal::BreakerOpen { retry_after };
+        let mut permit = Permit::of_route(exchange, &self.route, &self.upstream, now).map_err(refused)?;
         let mut retry_after: Option<Duration> = None;
         for step in 0..endpoints.len() {
             let endpoint = &endpoints[(turn + step) % endpoints.len()];
             if any_healthy && endpoint.state.healthy() == Some(false) {
                 continue;
             }
-            match Permit::take(endpoint, self.upstream.breaker.as_ref(), exchange, now) {
-                Ok(permit) => return Ok((endpoint, permit)),
+            match permit.of_endpoint(endpoint) {
+                Ok(()) => return Ok((endpoint, permit)),
                 Err(wait) => retry_after = Some(retry_after.map_or(wait, |sooner| sooner.min(wait))),
             }
         }
-        Err(Refusal::BreakerOpen { retry_after: retry_after.unwrap_or(super::RETRY_AFTER_DEFAULT) })
+        Err(refused(retry_after.unwrap_or(super::RETRY_AFTER_DEFAULT)))
     }
 
     /// What differs from attempt to attempt in the fields the app sees: time left, number, host.
@@ -240,14 +243,17 @@ impl Run<'_> {
         }
     }
 
+    fn timers<'x>(&'x self, exchange: &'x Exchange, began: Instant) -> Timers<'x> {
+        Timers { route: &self.route, deadline: exchange.deadline, began, upload: exchange.upload.as_ref() }
+    }
+
     /// Waits for the head of the answer as long as every timer allows.
     async fn wait<F, T, B>(&self, exchange: &Exchange, began: Instant, send: F) -> Sent<T, B>
     where
         F: Future<Output = Result<T, SendError<B>>>,
     {
         let mut send = pin!(send);
-        let timers =
-            Timers { route: &self.route, deadline: exchange.deadline, began, upload: exchange.upload.as_ref() };
+        let timers = self.timers(exchange, began);
         let mut sleep = pin!(tokio::time::sleep_until(timers.next(began).into()));
         loop {
             tokio::select! {
@@ -256,7 +262,7 @@ impl Run<'_> {
                 () = &mut sleep => {
                     let now = clock::now();
                     if let Some(refusal) = timers.fired(now) {
-                        return Err(Stop::Timer(refusal));
+                        return Err(Stop::Timer { refusal, served: timers.served(now) });
                     }
                     sleep.as_mut().reset(timers.next(now).into());
                 }
