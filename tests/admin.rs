@@ -128,7 +128,7 @@ async fn status_tells_everything_and_why_an_endpoint_is_refused() {
     let plan = shared.plans.load_full();
     let endpoint = &plan.upstreams[0].endpoints[0];
     let fall = outrigger::core::health::Params { rise: 1, fall: 1 };
-    let _ = endpoint.state.checked(Err("connection refused".to_owned()), &fall); // what changed is looked at below
+    let _ = endpoint.state.checked(Err("connection refused".to_owned()), &fall, clock::now()); // what changed is looked at below
     shared.states.reload.refused(vec!["timeouts.total: 0s".to_owned()]);
     let (status, value) = get(&admin, "/status").await;
     assert_eq!(status, StatusCode::OK);

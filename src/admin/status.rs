@@ -109,6 +109,8 @@ pub struct Endpoint {
     pub breaker: String,
     /// Until an open breaker lets a test request through.
     pub breaker_retry_ms: Option<u64>,
+    /// Left out for failing more than its neighbours.
+    pub ejected: bool,
     pub in_flight: u64,
 }
 
@@ -259,6 +261,7 @@ fn endpoint(endpoint: &EndpointPlan, upstream: &UpstreamPlan) -> Endpoint {
         problem: endpoint.state.last_problem(),
         breaker: breaker.to_owned(),
         breaker_retry_ms: retry_in(state, now),
+        ejected: endpoint.state.is_ejected(),
         in_flight: u64::from(endpoint.state.in_flight.load(std::sync::atomic::Ordering::Relaxed)),
     }
 }

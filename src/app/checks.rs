@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::core::breaker::State;
-use crate::plan::{Action, EndpointPlan, HealthCheck, Plan, UpstreamPlan};
+use crate::plan::{Action, CheckKind, EndpointPlan, HealthCheck, Plan, UpstreamPlan};
 use crate::proxy::Shared;
 use crate::state::breaker::BreakerState;
 use crate::state::clock;
@@ -116,10 +116,13 @@ impl Target {
     async fn probe(&self) -> Result<(), Unhealthy> {
         let EndpointSpec { address, tls, authority, protocol, .. } = &*self.spec;
         let (tls, timeout) = (tls.as_deref(), self.check.timeout);
-        match (&self.check.path, protocol) {
-            (None, _) => probe::tcp(address, timeout).await,
-            (Some(path), Protocol::Http2) => probe::http2(address, tls, authority, path, timeout).await,
-            (Some(path), Protocol::Auto | Protocol::Http1) => probe::http(address, tls, authority, path, timeout).await,
+        match (&self.check.kind, protocol) {
+            (CheckKind::Tcp, _) => probe::tcp(address, timeout).await,
+            (CheckKind::Grpc(service), _) => probe::grpc(address, tls, authority, service, timeout).await,
+            (CheckKind::Http(path), Protocol::Http2) => probe::http2(address, tls, authority, path, timeout).await,
+            (CheckKind::Http(path), Protocol::Auto | Protocol::Http1) => {
+                probe::http(address, tls, authority, path, timeout).await
+            }
         }
     }
 }
@@ -148,7 +151,7 @@ fn record(shared: &Shared, target: &Target, result: Result<(), String>) {
     let journal = &shared.states.journal;
     let words = result.as_ref().err().cloned();
     let well = result.is_ok();
-    let changed = target.state.checked(result, &target.check.params);
+    let changed = target.state.checked(result, &target.check.params, clock::now());
     let subject = || format!("{} {}", target.upstream, target.name);
     match changed.health {
         Some(true) => journal.record("health", subject(), "healthy"),

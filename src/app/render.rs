@@ -173,7 +173,8 @@ fn health(endpoint: &Endpoint) -> String {
         (None, Some(problem)) => format!("not yet seen well: {problem}"),
         (None, None) => "not checked".to_owned(),
     };
-    format!("{health}{}", breaker(&endpoint.breaker, endpoint.breaker_retry_ms))
+    let ejected = if endpoint.ejected { "; EJECTED: fails more than its neighbours" } else { "" };
+    format!("{health}{}{ejected}", breaker(&endpoint.breaker, endpoint.breaker_retry_ms))
 }
 
 fn breaker(state: &str, retry_ms: Option<u64>) -> String {

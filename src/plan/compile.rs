@@ -7,13 +7,16 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::headers::{self, NotAHeader};
 use super::{
-    Action, BreakerPlan, BudgetPlan, ClientAuth, DrainPlan, EndpointPlan, HealthCheck, HttpsRedirect, LimitPlan,
-    ListenerPlan, Plan, ProxyProtocol, Retry, Rewrite, RoutePlan, Template, Timeouts, TlsPlan, TracePlan, UpstreamPlan,
+    Action, Balance, BreakerPlan, BudgetPlan, CheckKind, ClientAuth, DrainPlan, EndpointPlan, HealthCheck,
+    HttpsRedirect, LimitPlan, ListenerPlan, Plan, ProxyProtocol, Retry, Rewrite, RoutePlan, Template, Timeouts,
+    TlsPlan, TracePlan, UpstreamPlan,
 };
 use crate::config::settings as wanted;
 use crate::core::breaker::Consecutive;
 use crate::core::route::{Router, Rule};
-use crate::core::{backoff, breaker, bucket, budget, health};
+use crate::core::units::Address;
+use crate::core::{backoff, balance, breaker, bucket, budget, eject, health};
+use crate::state::clock;
 use crate::state::states::States;
 use crate::telemetry::Telemetry;
 use crate::upstream::{ClientTls, EndpointSpec, Protocol};
@@ -76,18 +79,34 @@ impl Compiler<'_> {
     }
 
     fn upstream(&mut self, upstream: &wanted::Upstream) -> UpstreamPlan {
-        let endpoints = upstream.endpoints.iter().filter_map(|endpoint| self.endpoint(upstream, endpoint)).collect();
+        let endpoints: Vec<EndpointPlan> =
+            upstream.endpoints.iter().filter_map(|endpoint| self.endpoint(upstream, endpoint)).collect();
+        let state = self.states.upstream(&upstream.name);
+        let among_others = state.was_planned() && endpoints.len() > 1;
+        for endpoint in &endpoints {
+            endpoint.state.place(among_others, clock::now());
+        }
         UpstreamPlan {
             name: upstream.name.as_str().into(),
             metrics: self.telemetry.upstream_metrics(&upstream.name),
-            state: self.states.upstream(&upstream.name),
+            state,
             endpoints,
+            balance: Balance {
+                policy: match upstream.balance {
+                    wanted::Balance::PeakEwma => balance::Policy::PeakEwma,
+                    wanted::Balance::LeastRequest => balance::Policy::LeastRequest,
+                    wanted::Balance::RoundRobin => balance::Policy::RoundRobin,
+                },
+                load: balance::Params::default(),
+                eject: eject::Params::default(),
+            },
             breaker: breaker(&upstream.circuit_breaker),
             concurrency_max: upstream.concurrency_max,
             health_check: upstream.health_check.as_ref().map(|check| HealthCheck {
-                path: match &check.kind {
-                    wanted::HealthCheckKind::Http { path } => Some(path.clone()),
-                    wanted::HealthCheckKind::Tcp => None,
+                kind: match &check.kind {
+                    wanted::HealthCheckKind::Http { path } => CheckKind::Http(path.clone()),
+                    wanted::HealthCheckKind::Tcp => CheckKind::Tcp,
+                    wanted::HealthCheckKind::Grpc { service } => CheckKind::Grpc(service.clone()),
                 },
                 interval: check.interval,
                 timeout: check.timeout,
@@ -112,14 +131,15 @@ impl Compiler<'_> {
             self.problem(at, "the host is not a valid authority");
             return None;
         };
+        // What its certificates say, not where they are: a changed CA must not leave old connections in use.
         let identity = format!(
-            "{} {} {:?} {:?} {} {:?}",
+            "{} {:?} {:?} {} {:?} {:?}",
             endpoint.address,
-            endpoint.tls,
-            upstream.tls,
+            tls.as_ref().map(|tls| tls.identity()),
             upstream.protocol,
             upstream.pool.idle_max,
-            upstream.pool.idle_timeout
+            upstream.pool.idle_timeout,
+            upstream.resolve_refresh
         );
         let address = endpoint.address.to_string();
         Some(EndpointPlan {
@@ -134,6 +154,7 @@ impl Compiler<'_> {
                 authority: endpoint.authority.clone(),
                 idle_max: upstream.pool.idle_max,
                 idle_timeout: upstream.pool.idle_timeout,
+                refresh: upstream.resolve_refresh,
             }),
         })
     }
@@ -245,7 +266,7 @@ impl Compiler<'_> {
             }
         };
         Some(ListenerPlan {
-            slot: self.states.listener_slot(&listener.address.to_string()),
+            slot: self.states.listener_slot(&listener_identity(listener)),
             name: listener.name.as_str().into(),
             address: listener.address.clone(),
             tls: listener.tls.as_ref().map(tls),
@@ -292,6 +313,14 @@ impl Compiler<'_> {
             self.problem(format!("{at}.upstream"), format!("no upstream is named {name}"));
         }
         found
+    }
+}
+
+/// An address, of which there is one; but the system picks another port for each listener on port 0.
+fn listener_identity(listener: &wanted::Listener) -> String {
+    match &listener.address {
+        Address::Tcp { port: 0, .. } => format!("{} {}", listener.address, listener.name),
+        Address::Tcp { .. } | Address::Unix(_) => listener.address.to_string(),
     }
 }
 

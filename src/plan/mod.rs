@@ -16,7 +16,7 @@ use ipnet::IpNet;
 
 use crate::core::route::Router;
 use crate::core::units::Address;
-use crate::core::{backoff, breaker, bucket, budget, health};
+use crate::core::{backoff, balance, breaker, bucket, budget, eject, health};
 use crate::state::breaker::BreakerState;
 use crate::state::budget::BudgetState;
 use crate::state::endpoint::{EndpointState, UpstreamState};
@@ -225,6 +225,7 @@ pub struct UpstreamPlan {
     pub metrics: Arc<UpstreamMetrics>,
     pub state: Arc<UpstreamState>,
     pub endpoints: Vec<EndpointPlan>,
+    pub balance: Balance,
     /// `None` is off.
     pub breaker: Option<BreakerPlan>,
     pub concurrency_max: usize,
@@ -242,6 +243,14 @@ pub struct BreakerPlan {
     pub shadow: bool,
 }
 
+/// How the endpoints are chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct Balance {
+    pub policy: balance::Policy,
+    pub load: balance::Params,
+    pub eject: eject::Params,
+}
+
 pub struct EndpointPlan {
     /// For logs: the address as typed.
     pub name: Arc<str>,
@@ -254,9 +263,18 @@ pub struct EndpointPlan {
 
 #[derive(Clone, Debug)]
 pub struct HealthCheck {
-    /// `None` checks that a TCP connection can be made.
-    pub path: Option<String>,
+    pub kind: CheckKind,
     pub interval: Duration,
     pub timeout: Duration,
     pub params: health::Params,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    /// A GET of this path is answered 2xx.
+    Http(String),
+    /// A connection can be made.
+    Tcp,
+    /// `grpc.health.v1` says SERVING for this service; an empty name is the server.
+    Grpc(String),
 }

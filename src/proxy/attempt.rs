@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
 
+use super::choose::{self, Turn};
 use super::exchange::Exchange;
 use super::identify::write_trace;
 use super::permit::Permit;
@@ -66,7 +67,7 @@ struct Run<'a> {
 
 /// One attempt among the others.
 #[derive(Clone, Copy)]
-struct Turn {
+struct Try {
     /// From 1; an attempt that cost nothing is not counted.
     number: u32,
     /// Take no pooled connection.
@@ -85,7 +86,7 @@ impl Run<'_> {
     /// Sends the request until an attempt's answer is to be given, or none is left.
     async fn tries(&self, exchange: &mut Exchange, mut head: Request<()>) -> Result<Response<UpstreamBody>, Refusal> {
         let mut previous: Option<Tried> = None;
-        let mut turn = Turn { number: 1, fresh: false };
+        let mut turn = Try { number: 1, fresh: false };
         loop {
             let now = clock::now();
             let (endpoint, permit) = match self.choose(exchange, now) {
@@ -99,7 +100,7 @@ impl Run<'_> {
                 Next::Stop => return tried.into_answer(),
                 Next::Fresh => turn.fresh = true,
                 Next::After(wait) => {
-                    turn = Turn { number: turn.number + 1, fresh: false };
+                    turn = Try { number: turn.number + 1, fresh: false };
                     tokio::time::sleep(wait).await;
                 }
             }
@@ -108,7 +109,7 @@ impl Run<'_> {
     }
 
     /// Whether, and when, another attempt follows one that came to `again`.
-    fn next(&self, exchange: &mut Exchange, again: Again, turn: Turn) -> Next {
+    fn next(&self, exchange: &mut Exchange, again: Again, turn: Try) -> Next {
         let unwritten = matches!(again, Again::Fresh | Again::Unwritten);
         let can = |upload: &Upload| if unwritten { upload.whole() } else { upload.replayable() };
         if !exchange.upload.as_ref().is_none_or(can) {
@@ -147,10 +148,11 @@ impl Run<'_> {
         endpoint: &EndpointPlan,
         mut permit: Permit,
         head: &mut Request<()>,
-        turn: Turn,
+        turn: Try,
     ) -> Result<(Tried, Again), Refusal> {
         let began = permit.taken;
         exchange.forwarded.get_or_insert(began);
+        exchange.turn = Turn::begin(&self.upstream, endpoint);
         let span = clock::random().max(1);
         let mut request = head.clone().map(|()| exchange.upload.as_ref().map_or_else(View::empty, Upload::view));
         self.address(exchange, endpoint, request.headers_mut(), turn.number, began);
@@ -179,6 +181,8 @@ impl Run<'_> {
             Tried::Answer(response) => (response.status().as_u16(), response.body().reused()),
             Tried::Failed(_) => (0, false),
         };
+        let took = ended.saturating_duration_since(began);
+        choose::learn(&self.upstream, endpoint, exchange, verdict.outcome(), status, (took, ended));
         exchange.attempts.push(AttemptRecord {
             endpoint: endpoint.name.clone(),
             started_after: began.saturating_duration_since(exchange.started),
@@ -191,24 +195,19 @@ impl Run<'_> {
         Ok((tried, verdict.again))
     }
 
-    /// The endpoint whose turn it is, past those that are known to be unhealthy and those whose breaker is open.
-    /// With no healthy endpoint at all, all are tried: a wrong health path must not take a working app away.
+    /// The best endpoint whose breaker lets the request through ([`choose::next`] says which are better).
     fn choose(&self, exchange: &Exchange, now: Instant) -> Result<(&EndpointPlan, Permit), Refusal> {
-        let endpoints = &self.upstream.endpoints;
-        let turn = self.upstream.state.turn();
-        let any_healthy = endpoints.iter().any(|endpoint| endpoint.state.healthy() != Some(false));
         let refused = |retry_after| Refusal::BreakerOpen { retry_after };
         let mut permit = Permit::of_route(exchange, &self.route, &self.upstream, now).map_err(refused)?;
+        let mut tried: Vec<usize> = Vec::new();
         let mut retry_after: Option<Duration> = None;
-        for step in 0..endpoints.len() {
-            let endpoint = &endpoints[(turn + step) % endpoints.len()];
-            if any_healthy && endpoint.state.healthy() == Some(false) {
-                continue;
-            }
+        while let Some(index) = choose::next(&self.upstream, exchange, &tried, now) {
+            let endpoint = &self.upstream.endpoints[index];
             match permit.of_endpoint(endpoint) {
                 Ok(()) => return Ok((endpoint, permit)),
                 Err(wait) => retry_after = Some(retry_after.map_or(wait, |sooner| sooner.min(wait))),
             }
+            tried.push(index);
         }
         Err(refused(retry_after.unwrap_or(super::RETRY_AFTER_DEFAULT)))
     }

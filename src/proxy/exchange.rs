@@ -10,6 +10,7 @@ use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use hyper::upgrade::OnUpgrade;
 
+use super::choose::Turn;
 use super::phase::Phase;
 use super::rates::Standing;
 use super::upgrade::Tunnel;
@@ -60,6 +61,8 @@ pub struct Exchange {
     pub attempts: Vec<AttemptRecord>,
     /// What a policy decided, in words for whoever asks `why`.
     pub notes: Vec<String>,
+    /// The endpoint whose answer is awaited or passed on.
+    pub turn: Option<Turn>,
     /// When the first attempt began.
     pub forwarded: Option<Instant>,
     /// When the app's head arrived.
@@ -110,6 +113,7 @@ impl Exchange {
             upload: None,
             attempts: Vec::new(),
             notes: Vec::new(),
+            turn: None,
             forwarded: None,
             first_byte: None,
             status: 0,
@@ -188,6 +192,7 @@ impl Exchange {
             return;
         }
         self.settled = true;
+        self.turn = None;
         let shared = self.proxy.shared().clone();
         let lifecycle = &shared.states.lifecycle;
         self.place = None;

@@ -5,6 +5,7 @@ pub mod admit;
 pub mod arrive;
 pub mod attempt;
 pub mod body;
+pub mod choose;
 pub mod exchange;
 pub mod handle;
 pub mod identify;

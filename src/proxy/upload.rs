@@ -131,9 +131,8 @@ impl Upload {
         poll_fn(|context| {
             let mut state = self.0.borrow_mut();
             while state.ended.is_none() && state.bytes < max {
-                match std::task::ready!(state.read(context)) {
-                    Some(Err(failure)) => return Poll::Ready(Err(failure)),
-                    Some(Ok(())) | None => {}
+                if let Some(Err(failure)) = std::task::ready!(state.read(context)) {
+                    return Poll::Ready(Err(failure));
                 }
             }
             Poll::Ready(Ok(()))

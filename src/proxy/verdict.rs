@@ -59,6 +59,17 @@ pub struct Verdict {
     pub again: Again,
 }
 
+impl Verdict {
+    /// Both as one, for what does not tell them apart.
+    pub fn outcome(&self) -> Outcome {
+        match (self.transport, self.answer) {
+            (Outcome::Failure, _) | (_, Outcome::Failure) => Outcome::Failure,
+            (Outcome::Ignored, Outcome::Ignored) => Outcome::Ignored,
+            (Outcome::Success | Outcome::Slow | Outcome::Ignored, _) => Outcome::Success,
+        }
+    }
+}
+
 /// Whether another attempt may follow, as far as this one tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Again {

@@ -1,13 +1,16 @@
 //! What is known of one endpoint and of one upstream, whatever plan is in force: breaker, health, requests in flight.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant};
 
 use super::breaker::BreakerState;
+use super::clock;
 use super::journal::lock;
+use crate::core::balance::{self, Load, Seen};
 use crate::core::breaker::State;
+use crate::core::eject::{self, Record, Tally};
 use crate::core::health::{self, Health};
 use crate::core::inflight;
 
@@ -20,6 +23,12 @@ pub struct EndpointState {
     /// 0 unknown, 1 healthy, 2 unhealthy: the health as the data plane reads it.
     verdict: AtomicU8,
     pub in_flight: AtomicU32,
+    /// What its answers say to the choice among endpoints, and of an ejection.
+    answers: Mutex<(Load, Record)>,
+    /// `clock::nanos` of the end of the ejection; 0 when it is not ejected.
+    out_until: AtomicU64,
+    /// Whether a plan has named it.
+    placed: AtomicBool,
 }
 
 impl EndpointState {
@@ -30,6 +39,9 @@ impl EndpointState {
             health: Mutex::new((Health::new(), None)),
             verdict: AtomicU8::new(0),
             in_flight: AtomicU32::new(0),
+            answers: Mutex::default(),
+            out_until: AtomicU64::new(0),
+            placed: AtomicBool::new(false),
         }
     }
 
@@ -38,7 +50,7 @@ impl EndpointState {
     }
 
     /// Records an active check; `Some` is the new health when it changed. `words` says why it is unhealthy.
-    pub fn checked(&self, result: Result<(), String>, params: &health::Params) -> Changed {
+    pub fn checked(&self, result: Result<(), String>, params: &health::Params, now: Instant) -> Changed {
         let well = result.is_ok();
         let mut guard = lock(&self.health);
         let changed = guard.0.record(well, params);
@@ -50,7 +62,10 @@ impl EndpointState {
             Some(false) => 2,
         };
         drop(guard);
-        self.verdict.store(verdict, Ordering::Release);
+        let before = self.verdict.swap(verdict, Ordering::AcqRel);
+        if (before, verdict) == (2, 1) {
+            lock(&self.answers).0.warm_up(now);
+        }
         Changed { health: changed, recovered }
     }
 
@@ -65,6 +80,67 @@ impl EndpointState {
     /// Why the last active check failed, in plain words.
     pub fn last_problem(&self) -> Option<String> {
         lock(&self.health).1.clone()
+    }
+}
+
+/// The choice among endpoints.
+impl EndpointState {
+    /// A plan names it; a new one among others gets its share in steps.
+    pub fn place(&self, among_others: bool, now: Instant) {
+        if !self.placed.swap(true, Ordering::Relaxed) && among_others {
+            lock(&self.answers).0.warm_up(now);
+        }
+    }
+
+    pub fn seen(&self, params: &balance::Params, now: Instant) -> Seen {
+        lock(&self.answers).0.seen(self.in_flight.load(Ordering::Relaxed), params, now)
+    }
+
+    /// Counts an answer, or the lack of one. `refused` is what is no work done: every failure, and a 429.
+    pub fn learn(
+        &self,
+        failed: bool,
+        refused: bool,
+        took: Duration,
+        load: &balance::Params,
+        eject: &eject::Params,
+        now: Instant,
+    ) {
+        let mut answers = lock(&self.answers);
+        if refused {
+            answers.0.refused(took, load, now);
+        } else {
+            answers.0.answered(took, load, now);
+        }
+        answers.1.answered(failed, eject, now);
+    }
+
+    pub fn tally(&self, params: &eject::Params, now: Instant) -> Tally {
+        lock(&self.answers).1.tally(params, now)
+    }
+
+    /// Leaves it out; for how long.
+    pub fn eject(&self, params: &eject::Params, now: Instant) -> Duration {
+        let out = lock(&self.answers).1.eject(params, now);
+        self.out_until.store(clock::nanos(now + out), Ordering::Release);
+        out
+    }
+
+    pub fn is_ejected(&self) -> bool {
+        self.out_until.load(Ordering::Acquire) != 0
+    }
+
+    /// Ends an ejection whose time is over; true for the one who ended it.
+    pub fn came_back(&self, now: Instant) -> bool {
+        let until = self.out_until.load(Ordering::Acquire);
+        if until == 0 || clock::nanos(now) < until {
+            return false;
+        }
+        let ended = self.out_until.compare_exchange(until, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if ended {
+            lock(&self.answers).0.warm_up(now);
+        }
+        ended
     }
 }
 
@@ -84,6 +160,8 @@ pub struct UpstreamState {
     turn: AtomicUsize,
     /// The breakers of the routes that lead here, by route.
     routes: Mutex<BTreeMap<String, Weak<BreakerState>>>,
+    planned: AtomicBool,
+    ejecting: Mutex<()>,
 }
 
 /// A place among an upstream's requests in flight, given back when it is dropped.
@@ -144,6 +222,16 @@ impl UpstreamState {
     /// A number that grows with each request, for round robin.
     pub fn turn(&self) -> usize {
         self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A plan names it; whether an earlier one did.
+    pub fn was_planned(&self) -> bool {
+        self.planned.swap(true, Ordering::Relaxed)
+    }
+
+    /// Held while it is decided whether an endpoint is ejected.
+    pub fn ejecting(&self) -> MutexGuard<'_, ()> {
+        lock(&self.ejecting)
     }
 }
 

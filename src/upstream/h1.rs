@@ -56,6 +56,8 @@ pub(super) struct Conn<B> {
     wire: Rc<Wire>,
     home: Weak<Idle<B>>,
     tally: Rc<Tally>,
+    /// The pool's epoch when it was opened.
+    epoch: u64,
     /// Counted in the tally's `active`: from opening or taking until idle or dropped.
     busy: Cell<bool>,
 }
@@ -91,6 +93,7 @@ where
             sender: RefCell::new(sender),
             wire,
             home: Rc::downgrade(home),
+            epoch: home.epoch.get(),
             tally,
             busy: Cell::new(true),
         }))
@@ -153,6 +156,8 @@ impl<B: 'static> Lease for Conn<B> {
 pub(super) struct Idle<B> {
     stack: RefCell<VecDeque<Rc<Conn<B>>>>,
     learned: RefCell<IdleTimeout>,
+    /// Connections of an earlier epoch are not kept.
+    epoch: Cell<u64>,
     sweeper: Sweeper,
     me: Weak<Idle<B>>,
     tally: Rc<Tally>,
@@ -165,6 +170,7 @@ impl<B: 'static> Idle<B> {
         Rc::new_cyclic(|me| Self {
             stack: RefCell::default(),
             learned: RefCell::default(),
+            epoch: Cell::new(0),
             sweeper: Sweeper::default(),
             me: me.clone(),
             tally,
@@ -230,7 +236,7 @@ impl<B: 'static> Idle<B> {
 
     fn put(&self, conn: Rc<Conn<B>>) {
         conn.set_busy(false);
-        if self.max == 0 || self.timeout.is_zero() {
+        if self.max == 0 || self.timeout.is_zero() || conn.epoch != self.epoch.get() {
             return;
         }
         conn.wire.idle_since.set(Some(now()));
@@ -271,6 +277,11 @@ impl<B: 'static> Idle<B> {
 
     pub(super) fn len(&self) -> usize {
         self.stack.borrow().len()
+    }
+
+    /// Connections in use are closed when they become idle.
+    pub(super) fn retire(&self) {
+        self.epoch.set(self.epoch.get() + 1);
     }
 
     pub(super) fn clear(&self) {

@@ -9,7 +9,9 @@ use crate::{Stand, bytes, digest, same, with_tls};
 
 fn node() -> Option<Running> {
     let there = tools::have_tool("node") && tools::have_tool("curl");
-    there.then(|| Running::start(Command::new("node").arg(tools::script("server.js")).env_remove("PORT")))
+    there.then(|| {
+        Running::start(Command::new("node").arg(tools::script("server.js")).env_remove("PORT").env_remove("HOST"))
+    })
 }
 
 #[test]

@@ -116,6 +116,8 @@ fn upstream(app: u16) -> wanted::Upstream {
         endpoints: vec![wanted::Endpoint { authority: address.to_string(), address, tls: false }],
         protocol: wanted::UpstreamProtocol::Http1,
         health_check: None,
+        balance: wanted::Balance::PeakEwma,
+        resolve_refresh: None,
         pool: wanted::Pool { idle_max: 64, idle_timeout: SOON },
         circuit_breaker: wanted::CircuitBreaker {
             mode: wanted::Mode::Off,
