@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::core::breaker::{Forced, State};
 use crate::plan::{Action, BudgetPlan, EndpointPlan, Plan, UpstreamPlan};
 use crate::proxy::{Shared, readiness};
+use crate::state::breaker::BreakerState;
 use crate::state::clock;
 use crate::telemetry::PrometheusWriter;
 
@@ -17,6 +18,7 @@ pub fn render(shared: &Shared, text: &mut String) {
     reloads(&mut out, shared, &plan);
     upstreams(&mut out, &plan);
     endpoints(&mut out, &plan);
+    breakers(&mut out, &plan);
     budgets(&mut out, &plan);
     text.push_str(&out.into_text());
 }
@@ -71,19 +73,36 @@ fn endpoints(out: &mut PrometheusWriter, plan: &Plan) {
             out.sample(ejected, &labels, f64::from(u8::from(endpoint.state.is_ejected())));
         }
     });
-    let breaker = "outrigger_breaker_state";
-    out.family(breaker, "gauge", "0 closed, 1 half-open, 2 open.");
-    let now = clock::now();
-    each(plan, |upstream, endpoint| {
-        if upstream.breaker.is_some() {
-            let state = match endpoint.state.breaker_state(now) {
-                State::Closed | State::Forced(Forced::Closed) => 0.0,
-                State::HalfOpen { .. } => 1.0,
-                State::Open { .. } | State::Forced(Forced::Open) => 2.0,
-            };
-            out.sample(breaker, &[("upstream", &*upstream.name), ("endpoint", &*endpoint.name)], state);
+}
+
+/// The breakers of endpoints and of routes: one of the two labels is empty.
+fn breakers(out: &mut PrometheusWriter, plan: &Plan) {
+    let mut all: Vec<(&str, String, String, Arc<BreakerState>)> = Vec::new();
+    for upstream in plan.upstreams.iter().filter(|upstream| upstream.breaker.is_some()) {
+        let name = &*upstream.name;
+        for endpoint in &upstream.endpoints {
+            all.push((name, endpoint.name.to_string(), String::new(), endpoint.state.breaker.clone()));
         }
+        for (route, breaker) in upstream.state.route_breakers() {
+            all.push((name, String::new(), route, breaker));
+        }
+    }
+    let now = clock::now();
+    let mut family = |name, kind, help, value: &dyn Fn(&BreakerState) -> u64| {
+        out.family(name, kind, help);
+        for (upstream, endpoint, route, breaker) in &all {
+            out.count(name, &[("upstream", upstream), ("endpoint", endpoint), ("route", route)], value(breaker));
+        }
+    };
+    let help = "0 closed, 1 half-open or in its ramp, 2 open.";
+    family("outrigger_breaker_state", "gauge", help, &|breaker| match breaker.state(now) {
+        State::Closed | State::Forced(Forced::Closed) => 0,
+        State::HalfOpen { .. } | State::Ramp { .. } => 1,
+        State::Open { .. } | State::Forced(Forced::Open) => 2,
     });
+    family("outrigger_breaker_opened_total", "counter", "Times a breaker has opened.", &|breaker| breaker.counts().0);
+    let help = "Attempts a breaker refused, or in shadow mode would have refused.";
+    family("outrigger_breaker_refused_total", "counter", help, &|breaker| breaker.counts().1);
 }
 
 /// The retry budgets: one per upstream, without a route, and those that routes have of their own.

@@ -257,10 +257,16 @@ impl Rows {
     fn upstream(&mut self, upstream: &Upstream) {
         let at = format!("upstreams.{}", upstream.name);
         let breaker = &upstream.circuit_breaker;
-        let failures = breaker.consecutive_failures.unwrap_or(5);
+        let failures = match breaker.consecutive_failures {
+            Some(failures) => failures.to_string(),
+            None => format!("5 or 1% of {}", time(breaker.window)),
+        };
         let value = match breaker.mode {
             Mode::Enforce => format!(
-                "opens after {failures} failures in a row, for {} to {}",
+                "opens after {failures} failures in a row, or {}% of at least {} requests in {}, for {} to {}",
+                breaker.failure_rate.0 * 100.0,
+                breaker.volume_min,
+                time(breaker.window),
                 time(breaker.open_for_base),
                 time(breaker.open_for_max)
             ),

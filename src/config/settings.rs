@@ -132,12 +132,26 @@ pub struct Pool {
 #[derive(Clone, Debug, PartialEq)]
 pub struct CircuitBreaker {
     pub mode: Mode,
-    /// `None` is auto; in this version auto is exactly 5.
+    /// `None` is auto: 5, or 1 % of the window's requests if that is more.
     pub consecutive_failures: Option<u32>,
+    pub failure_rate: Ratio,
+    pub slow_call: Option<SlowCall>,
+    /// What failures and slow calls are counted over.
+    pub window: Duration,
+    /// Requests in the window below which no rate opens it.
+    pub volume_min: u32,
     pub open_for_base: Duration,
     pub open_for_max: Duration,
     /// Test requests let through at a time while half-open.
     pub probes: u32,
+    /// How long a growing share passes after a good test; zero closes at once.
+    pub ramp: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlowCall {
+    pub rate: Ratio,
+    pub duration: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

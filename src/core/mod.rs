@@ -27,6 +27,7 @@ pub mod histogram;
 pub mod inflight;
 pub mod keyed;
 pub mod retry;
+pub mod window;
 
 #[cfg(test)]
 mod testing;

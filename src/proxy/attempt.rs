@@ -16,7 +16,7 @@ use super::permit::Permit;
 use super::refusal::Refusal;
 use super::timers::Timers;
 use super::upload::{ClientBody, Upload, View};
-use super::verdict::{Again, Sent, Stop, Tried, judge};
+use super::verdict::{Again, Sent, Stop, Tried, Verdict, judge};
 use crate::core::breaker::Outcome;
 use crate::core::retry::{GRPC_PREVIOUS_ATTEMPTS, X_ATTEMPT};
 use crate::core::{backoff, deadline, retry};
@@ -167,21 +167,22 @@ impl Run<'_> {
         let pool = exchange.proxy.pool(endpoint);
         let sent = self.wait(exchange, began, pool.send(request, how)).await;
         let ended = clock::now();
+        let served = self.timers(exchange, began).served(ended);
         let (tried, verdict) = judge(sent, exchange, &self.route);
         if let Tried::Answer(response) = &tried {
             exchange.first_byte = Some(ended);
             if self.upgrade.is_none() && response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                permit.settle(Outcome::Failure, "upgrade_failed", ended);
+                permit.settle(&Verdict { answer: Outcome::Failure, label: "upgrade_failed", ..verdict }, served, ended);
                 return Err(Refusal::UpgradeFailed);
             }
         }
-        permit.settle(verdict.breaker, verdict.label, ended);
+        permit.settle(&verdict, served, ended);
         let (status, reused) = match &tried {
             Tried::Answer(response) => (response.status().as_u16(), response.body().reused()),
             Tried::Failed(_) => (0, false),
         };
         let took = ended.saturating_duration_since(began);
-        choose::learn(&self.upstream, endpoint, exchange, verdict.breaker, status, (took, ended));
+        choose::learn(&self.upstream, endpoint, exchange, verdict.outcome(), status, (took, ended));
         exchange.attempts.push(AttemptRecord {
             endpoint: endpoint.name.clone(),
             started_after: began.saturating_duration_since(exchange.started),
@@ -196,17 +197,19 @@ impl Run<'_> {
 
     /// The best endpoint whose breaker lets the request through ([`choose::next`] says which are better).
     fn choose(&self, exchange: &Exchange, now: Instant) -> Result<(&EndpointPlan, Permit), Refusal> {
+        let refused = |retry_after| Refusal::BreakerOpen { retry_after };
+        let mut permit = Permit::of_route(exchange, &self.route, &self.upstream, now).map_err(refused)?;
         let mut tried: Vec<usize> = Vec::new();
         let mut retry_after: Option<Duration> = None;
         while let Some(index) = choose::next(&self.upstream, exchange, &tried, now) {
             let endpoint = &self.upstream.endpoints[index];
-            match Permit::take(endpoint, self.upstream.breaker.as_ref(), exchange, now) {
-                Ok(permit) => return Ok((endpoint, permit)),
+            match permit.of_endpoint(endpoint) {
+                Ok(()) => return Ok((endpoint, permit)),
                 Err(wait) => retry_after = Some(retry_after.map_or(wait, |sooner| sooner.min(wait))),
             }
             tried.push(index);
         }
-        Err(Refusal::BreakerOpen { retry_after: retry_after.unwrap_or(super::RETRY_AFTER_DEFAULT) })
+        Err(refused(retry_after.unwrap_or(super::RETRY_AFTER_DEFAULT)))
     }
 
     /// What differs from attempt to attempt in the fields the app sees: time left, number, host.
@@ -239,14 +242,17 @@ impl Run<'_> {
         }
     }
 
+    fn timers<'x>(&'x self, exchange: &'x Exchange, began: Instant) -> Timers<'x> {
+        Timers { route: &self.route, deadline: exchange.deadline, began, upload: exchange.upload.as_ref() }
+    }
+
     /// Waits for the head of the answer as long as every timer allows.
     async fn wait<F, T, B>(&self, exchange: &Exchange, began: Instant, send: F) -> Sent<T, B>
     where
         F: Future<Output = Result<T, SendError<B>>>,
     {
         let mut send = pin!(send);
-        let timers =
-            Timers { route: &self.route, deadline: exchange.deadline, began, upload: exchange.upload.as_ref() };
+        let timers = self.timers(exchange, began);
         let mut sleep = pin!(tokio::time::sleep_until(timers.next(began).into()));
         loop {
             tokio::select! {
@@ -255,7 +261,7 @@ impl Run<'_> {
                 () = &mut sleep => {
                     let now = clock::now();
                     if let Some(refusal) = timers.fired(now) {
-                        return Err(Stop::Timer(refusal));
+                        return Err(Stop::Timer { refusal, served: timers.served(now) });
                     }
                     sleep.as_mut().reset(timers.next(now).into());
                 }

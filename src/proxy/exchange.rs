@@ -59,10 +59,10 @@ pub struct Exchange {
     pub deadline: Instant,
     pub upload: Option<Upload>,
     pub attempts: Vec<AttemptRecord>,
-    /// The endpoint whose answer is awaited or passed on.
-    pub turn: Option<Turn>,
     /// What a policy decided, in words for whoever asks `why`.
     pub notes: Vec<String>,
+    /// The endpoint whose answer is awaited or passed on.
+    pub turn: Option<Turn>,
     /// When the first attempt began.
     pub forwarded: Option<Instant>,
     /// When the app's head arrived.
@@ -112,8 +112,8 @@ impl Exchange {
             deadline: started + Duration::from_secs(30),
             upload: None,
             attempts: Vec::new(),
-            turn: None,
             notes: Vec::new(),
+            turn: None,
             forwarded: None,
             first_byte: None,
             status: 0,

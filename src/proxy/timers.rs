@@ -30,6 +30,15 @@ impl Timers<'_> {
         }
     }
 
+    /// How long the app has had the whole request.
+    pub fn served(&self, now: Instant) -> Duration {
+        let since = match self.upload {
+            None => Some(self.began),
+            Some(upload) => upload.ended().map(|ended| ended.max(self.began)),
+        };
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
     /// What is over at `now`. The first-byte timer runs from the end of the upload.
     pub fn fired(&self, now: Instant) -> Option<Refusal> {
         if now >= self.deadline {

@@ -41,15 +41,33 @@ pub type Sent<T, B> = Result<T, Stop<B>>;
 /// Why there is no answer.
 pub enum Stop<B> {
     Error(SendError<B>),
-    Timer(Refusal),
+    /// `served` is how long the app had had the whole request.
+    Timer {
+        refusal: Refusal,
+        served: Duration,
+    },
 }
 
 /// What an attempt means to the breaker, to the record, and to a next attempt.
 pub struct Verdict {
-    pub breaker: Outcome,
+    /// For the endpoint: did it take the request and give an answer?
+    pub transport: Outcome,
+    /// For the route on the upstream: was it a good answer?
+    pub answer: Outcome,
     /// The attempt's outcome in logs, metrics and `why`.
     pub label: &'static str,
     pub again: Again,
+}
+
+impl Verdict {
+    /// Both as one, for what does not tell them apart.
+    pub fn outcome(&self) -> Outcome {
+        match (self.transport, self.answer) {
+            (Outcome::Failure, _) | (_, Outcome::Failure) => Outcome::Failure,
+            (Outcome::Ignored, Outcome::Ignored) => Outcome::Ignored,
+            (Outcome::Success | Outcome::Slow | Outcome::Ignored, _) => Outcome::Success,
+        }
+    }
 }
 
 /// Whether another attempt may follow, as far as this one tells.
@@ -74,20 +92,20 @@ pub enum Again {
 pub fn judge<B>(sent: Sent<Response<UpstreamBody>, B>, exchange: &Exchange, route: &RoutePlan) -> (Tried, Verdict) {
     match sent {
         Ok(response) => judge_answer(response, exchange, route),
-        Err(Stop::Timer(refusal)) => {
-            let label = refusal.label();
-            match refusal {
-                // The client was slow, not the app.
-                Refusal::RequestBodyTimeout => failed(refusal, Outcome::Ignored, label, Again::No),
-                Refusal::PerTryTimeout => {
-                    let again = replay_if(route.retry.per_try_timeout);
-                    failed(refusal, Outcome::Failure, label, again)
-                }
-                refusal => failed(refusal, Outcome::Failure, label, Again::No),
-            }
-        }
+        Err(Stop::Timer { refusal, served }) => judge_timer(refusal, served, route),
         Err(Stop::Error(error)) => judge_error(&error, exchange, route),
     }
+}
+
+/// What did not come in time says nothing of the connection, and something of the app only when the app had its time:
+/// a client that asks for a millisecond does not open a breaker, nor does one whose body took the time.
+fn judge_timer(refusal: Refusal, served: Duration, route: &RoutePlan) -> (Tried, Verdict) {
+    let label = refusal.label();
+    let again = replay_if(refusal == Refusal::PerTryTimeout && route.retry.per_try_timeout);
+    let clients = refusal == Refusal::RequestBodyTimeout;
+    let apps = !clients && (refusal != Refusal::TotalTimeout || served >= route.timeouts.total / 2);
+    let answer = if apps { Outcome::Failure } else { Outcome::Ignored };
+    (Tried::Failed(refusal), Verdict { transport: Outcome::Ignored, answer, label, again })
 }
 
 fn judge_error<B>(error: &SendError<B>, exchange: &Exchange, route: &RoutePlan) -> (Tried, Verdict) {
@@ -105,16 +123,17 @@ fn judge_error<B>(error: &SendError<B>, exchange: &Exchange, route: &RoutePlan) 
             Some(UploadFailure::Client) | None => (Refusal::RequestBroken, Again::No),
         },
     };
-    let outcome = match error.side() {
-        Side::App => Outcome::Failure,
-        Side::Us | Side::Client => Outcome::Ignored,
+    let outcome = match (error.side(), error) {
+        // Closing an idle connection is no failure of the app.
+        (Side::Us | Side::Client, _) | (Side::App, SendError::NeverWritten { .. }) => Outcome::Ignored,
+        (Side::App, _) => Outcome::Failure,
     };
     tracing::debug!(upstream = exchange.upstream_name(), outcome = error.label(), "attempt failed: {error}");
     failed(refusal, outcome, error.label(), again)
 }
 
-fn failed(refusal: Refusal, breaker: Outcome, label: &'static str, again: Again) -> (Tried, Verdict) {
-    (Tried::Failed(refusal), Verdict { breaker, label, again })
+fn failed(refusal: Refusal, transport: Outcome, label: &'static str, again: Again) -> (Tried, Verdict) {
+    (Tried::Failed(refusal), Verdict { transport, answer: Outcome::Ignored, label, again })
 }
 
 fn replay_if(condition: bool) -> Again {
@@ -139,7 +158,8 @@ fn judge_answer(response: Response<UpstreamBody>, exchange: &Exchange, route: &R
         Again::No
     };
     let verdict = Verdict {
-        breaker: if trouble { Outcome::Failure } else { Outcome::Success },
+        transport: Outcome::Success,
+        answer: if trouble { Outcome::Failure } else { Outcome::Success },
         label: if unavailable { "grpc_unavailable" } else { "answered" },
         again,
     };

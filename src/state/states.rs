@@ -53,7 +53,8 @@ impl States {
     }
 
     pub fn endpoint(&self, upstream: &str, address: &str) -> Arc<EndpointState> {
-        self.endpoints.adopt((upstream.to_owned(), address.to_owned()), || EndpointState::new(address.to_owned()))
+        self.endpoints
+            .adopt((upstream.to_owned(), address.to_owned()), || EndpointState::new(upstream, address.to_owned()))
     }
 
     /// `identity` is the limit's name and key rule; rate and burst may change under it.
