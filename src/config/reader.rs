@@ -150,11 +150,19 @@ impl<'c, 'n> Map<'c, 'n> {
 
     /// The same, but `fine` accepts what means "off".
     pub fn later_unless(&self, name: &'static str, fine: impl Fn(&Node) -> bool) {
+        let what = not_yet::words(&self.below(name).1);
+        if self.ask(name, "not available yet", "", what, &[]).is_some() {
+            self.not_yet_unless(name, fine);
+        }
+    }
+
+    /// Reports a value that this version does not have, of a key that it does have.
+    pub fn not_yet_unless(&self, name: &'static str, fine: impl Fn(&Node) -> bool) -> bool {
         let (path, pattern) = self.below(name);
         let what = not_yet::words(&pattern);
-        let Some(node) = self.ask(name, "not available yet", "", what, &[]) else { return };
-        if fine(node) {
-            return;
+        let typed = self.entries.iter().find(|(key, _)| key.name == name);
+        if typed.is_none_or(|(_, node)| fine(node)) {
+            return false;
         }
         let problem = Problem {
             kind: Kind::NotYet,
@@ -165,6 +173,8 @@ impl<'c, 'n> Map<'c, 'n> {
             hint: Some("not available yet: remove it; nothing is accepted and then ignored".to_owned()),
         };
         self.context.problems.borrow_mut().push(problem);
+        self.asked.borrow_mut().push(name);
+        true
     }
 
     /// A block of keys below this one.

@@ -19,6 +19,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod bucket;
 pub mod drain;
+pub mod frequent;
 pub mod health;
 pub mod histogram;
 pub mod inflight;

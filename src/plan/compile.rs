@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Method};
 use super::headers::{self, NotAHeader};
 use super::{
     Action, ClientAuth, DrainPlan, EndpointPlan, HealthCheck, HttpsRedirect, LimitPlan, ListenerPlan, Plan,
-    ProxyProtocol, Retry, Rewrite, RoutePlan, Template, Timeouts, TlsPlan, TracePlan, UpstreamPlan,
+    ProxyProtocol, RateKey, Retry, Rewrite, RoutePlan, Template, Timeouts, TlsPlan, TracePlan, UpstreamPlan,
 };
 use crate::config::settings as wanted;
 use crate::core::route::{Router, Rule};
@@ -35,7 +35,9 @@ pub fn compile(
     states: &States,
     telemetry: &Telemetry,
 ) -> Result<Plan, Vec<PlanProblem>> {
-    let mut compiler = Compiler { settings, states, telemetry, problems: Vec::new(), upstreams: Vec::new() };
+    let mut compiler =
+        Compiler { settings, states, telemetry, problems: Vec::new(), upstreams: Vec::new(), limits: Vec::new() };
+    compiler.limits = settings.rate_limits.iter().filter_map(|limit| compiler.limit(limit)).collect();
     for upstream in &settings.upstreams {
         let compiled = compiler.upstream(upstream);
         compiler.upstreams.push(Arc::new(compiled));
@@ -57,6 +59,7 @@ pub fn compile(
         service: settings.service.name.as_str().into(),
         listeners,
         upstreams: compiler.upstreams,
+        limits: compiler.limits,
         trusted: settings.trusted_proxies.clone(),
         traces: TracePlan { sample: settings.traces.sample.0, b3: settings.traces.propagate_b3 },
         health_on_listener: settings.health_on_listener,
@@ -70,6 +73,7 @@ struct Compiler<'a> {
     telemetry: &'a Telemetry,
     problems: Vec<PlanProblem>,
     upstreams: Vec<Arc<UpstreamPlan>>,
+    limits: Vec<Arc<LimitPlan>>,
 }
 
 impl Compiler<'_> {
@@ -167,7 +171,8 @@ impl Compiler<'_> {
                 return None;
             }
         };
-        let limits: Vec<LimitPlan> = route.rate_limits.iter().filter_map(|name| self.limit(name)).collect();
+        let named = |name: &String| self.limits.iter().find(|limit| *limit.name == **name).cloned();
+        let limits: Vec<Arc<LimitPlan>> = route.rate_limits.iter().filter_map(named).collect();
         Some(Arc::new(RoutePlan {
             name: route.name.as_str().into(),
             metrics: self.telemetry.route_metrics(&route.name),
@@ -182,13 +187,23 @@ impl Compiler<'_> {
         }))
     }
 
-    fn limit(&self, name: &str) -> Option<LimitPlan> {
-        let limit = self.settings.rate_limits.iter().find(|limit| limit.name == name)?;
-        (limit.mode == wanted::Mode::Enforce).then(|| LimitPlan {
-            label: headers::quoted(name),
-            name: name.into(),
-            params: bucket::params(limit.rate, limit.burst),
-            state: self.states.limit(&format!("{name} client_ip")),
+    fn limit(&self, limit: &wanted::RateLimit) -> Option<Arc<LimitPlan>> {
+        let key = limit.key.iter().filter_map(|part| match part {
+            wanted::RateKey::ClientIp => Some(RateKey::ClientIp),
+            wanted::RateKey::Route => Some(RateKey::Route),
+            wanted::RateKey::Header(name) => HeaderName::from_bytes(name.as_bytes()).ok().map(RateKey::Header),
+            wanted::RateKey::Cookie(name) => Some(RateKey::Cookie(name.clone())),
+        });
+        (limit.mode != wanted::Mode::Off).then(|| {
+            Arc::new(LimitPlan {
+                label: headers::quoted(&limit.name),
+                name: limit.name.as_str().into(),
+                key: key.collect(),
+                params: bucket::params(limit.rate, limit.burst),
+                cost: limit.cost,
+                enforced: limit.mode == wanted::Mode::Enforce,
+                state: self.states.limit(&format!("{} {:?}", limit.name, limit.key)),
+            })
         })
     }
 
