@@ -20,6 +20,7 @@ pub fn render(shared: &Shared, text: &mut String) {
     endpoints(&mut out, &plan);
     breakers(&mut out, &plan);
     budgets(&mut out, &plan);
+    rate_limits(&mut out, &plan);
     text.push_str(&out.into_text());
 }
 
@@ -133,6 +134,34 @@ fn budgets(out: &mut PrometheusWriter, plan: &Plan) {
     family("outrigger_retry_budget_refused_total", "counter", "Attempts the retry budget refused.", &|budget| {
         budget.state.answers().1
     });
+}
+
+fn rate_limits(out: &mut PrometheusWriter, plan: &Plan) {
+    if plan.limits.is_empty() {
+        return;
+    }
+    let decisions = "outrigger_rate_limit_decisions_total";
+    out.family(
+        decisions,
+        "counter",
+        "Requests a rate limit let through, refused, or in shadow mode would have refused.",
+    );
+    for limit in &plan.limits {
+        let counts = limit.state.counts();
+        let refused = if limit.enforced { "refused" } else { "would_refuse" };
+        out.sample(decisions, &[("limit", &limit.name), ("decision", "allowed")], counts.allowed as f64);
+        out.sample(decisions, &[("limit", &limit.name), ("decision", refused)], counts.refused as f64);
+    }
+    let keys = "outrigger_rate_limit_keys";
+    out.family(keys, "gauge", "Keys a rate limit remembers.");
+    for limit in &plan.limits {
+        out.sample(keys, &[("limit", &limit.name)], limit.state.keys() as f64);
+    }
+    let shared = "outrigger_rate_limit_shared_total";
+    out.family(shared, "counter", "Keys that shared another's bucket because the table was full.");
+    for limit in &plan.limits {
+        out.sample(shared, &[("limit", &limit.name)], limit.state.counts().shared as f64);
+    }
 }
 
 fn each(plan: &Plan, mut visit: impl FnMut(&UpstreamPlan, &EndpointPlan)) {

@@ -5,11 +5,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Board;
 use crate::core::breaker::State;
-use crate::plan::{EndpointPlan, Plan, UpstreamPlan};
+use crate::plan::{EndpointPlan, LimitPlan, Plan, UpstreamPlan};
 use crate::proxy::{Shared, readiness};
 use crate::state::clock;
 use crate::telemetry::{Quantiles, RouteSnapshot};
 
+/// Refused keys shown of each limit.
+const REFUSED_KEYS_SHOWN: usize = 10;
 /// Events shown.
 const EVENTS_SHOWN: usize = 20;
 
@@ -32,6 +34,7 @@ pub struct Status {
     pub upgraded: u64,
     pub routes: Vec<Route>,
     pub upstreams: Vec<Upstream>,
+    pub rate_limits: Vec<RateLimit>,
     pub certificates: Vec<Certificate>,
     /// The oldest first.
     pub events: Vec<Event>,
@@ -99,6 +102,29 @@ pub struct RouteBreaker {
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
+pub struct RateLimit {
+    pub name: String,
+    /// `enforce` or `shadow`.
+    pub mode: String,
+    pub allowed: u64,
+    /// In shadow mode: those that would have been.
+    pub refused: u64,
+    pub keys: u64,
+    /// The keys refused most often, the first the most often.
+    pub refused_keys: Vec<RefusedKey>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RefusedKey {
+    pub key: String,
+    pub count: u64,
+    /// How much of the count may belong to rarer keys.
+    pub over: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Endpoint {
     pub address: String,
     /// `None` while no active check has decided.
@@ -155,6 +181,7 @@ pub fn status(shared: &Shared, board: &Board) -> Status {
         upgraded: count(states.lifecycle.upgraded()),
         routes: routes(shared, &plan),
         upstreams: plan.upstreams.iter().map(|upstream| self::upstream(upstream)).collect(),
+        rate_limits: plan.limits.iter().map(|limit| rate_limit(limit)).collect(),
         certificates: facts.certificates.iter().cloned().map(certificate).collect(),
         events: events(shared),
     }
@@ -247,6 +274,19 @@ fn retry_in(state: State, now: std::time::Instant) -> Option<u64> {
             Some(u64::try_from(until.saturating_duration_since(now).as_millis()).unwrap_or(u64::MAX))
         }
         State::Closed | State::HalfOpen { .. } | State::Ramp { .. } | State::Forced(_) => None,
+    }
+}
+
+fn rate_limit(limit: &LimitPlan) -> RateLimit {
+    let counts = limit.state.counts();
+    let keys = limit.state.top().into_iter().take(REFUSED_KEYS_SHOWN);
+    RateLimit {
+        name: limit.name.to_string(),
+        mode: if limit.enforced { "enforce" } else { "shadow" }.to_owned(),
+        allowed: counts.allowed,
+        refused: counts.refused,
+        keys: count(limit.state.keys()),
+        refused_keys: keys.map(|key| RefusedKey { key: key.name, count: key.count, over: key.over }).collect(),
     }
 }
 

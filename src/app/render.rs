@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::admin::status::{Endpoint, Event, Route, Status, Upstream};
+use crate::admin::status::{Endpoint, Event, RateLimit, Route, Status, Upstream};
 
 /// Columns, two spaces apart; text to the left and numbers to the right.
 pub struct Table {
@@ -60,6 +60,7 @@ pub fn status(value: &Value) -> String {
     }
     routes(&mut out, &status.routes);
     upstreams(&mut out, &status.upstreams);
+    rate_limits(&mut out, &status.rate_limits);
     for certificate in &status.certificates {
         let left = match certificate.days_left {
             days if days < 0 => "EXPIRED".to_owned(),
@@ -160,6 +161,17 @@ fn upstreams(out: &mut String, upstreams: &[Upstream]) {
         }
         for route in routes {
             line(out, &format!("  route {}{}", route.route, breaker(&route.breaker, route.breaker_retry_ms)));
+        }
+    }
+}
+
+fn rate_limits(out: &mut String, limits: &[RateLimit]) {
+    for limit in limits {
+        let verb = if limit.mode == "shadow" { "would have refused" } else { "refused" };
+        let RateLimit { name, allowed, refused, keys, .. } = limit;
+        line(out, &format!("\nrate limit {name}: {allowed} allowed, {verb} {refused}, {keys} keys"));
+        for key in &limit.refused_keys {
+            line(out, &format!("  {verb} {} times: {}", key.count, key.key));
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod bucket;
 pub mod budget;
 pub mod drain;
 pub mod eject;
+pub mod frequent;
 pub mod health;
 pub mod histogram;
 pub mod inflight;

@@ -34,6 +34,7 @@ pub struct Plan {
     /// By listener slot (`States::listener_slot`); `None` for listeners of earlier plans.
     pub listeners: Vec<Option<Arc<ListenerPlan>>>,
     pub upstreams: Vec<Arc<UpstreamPlan>>,
+    pub limits: Vec<Arc<LimitPlan>>,
     pub trusted: Vec<IpNet>,
     pub traces: TracePlan,
     /// Answer the health paths on data listeners too.
@@ -137,7 +138,7 @@ pub struct RoutePlan {
     pub retry: Retry,
     /// Of the answers on this route; `None` for routes that ask no app.
     pub breaker: Option<Arc<BreakerState>>,
-    pub limits: Vec<LimitPlan>,
+    pub limits: Vec<Arc<LimitPlan>>,
     /// The `RateLimit-Policy` of this route, when it has limits.
     pub limits_policy: Option<HeaderValue>,
     pub body_max: Option<u64>,
@@ -196,8 +197,21 @@ pub struct LimitPlan {
     /// As a Structured Fields string (RFC 9651 §3.3.3), quotes included.
     pub label: String,
     pub name: Arc<str>,
+    pub key: Vec<RateKey>,
     pub params: bucket::Params,
+    pub cost: u64,
+    /// It refuses; else it only counts whom it would have refused.
+    pub enforced: bool,
     pub state: Arc<LimitState>,
+}
+
+/// One part of a limit's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RateKey {
+    ClientIp,
+    Route,
+    Header(HeaderName),
+    Cookie(String),
 }
 
 /// One change to a header map, in order.
