@@ -1,12 +1,16 @@
 //! What is meant: the checked configuration, with every default filled in and every unit parsed.
 //! A value of these types cannot be wrong in a way `check` knows of; whoever holds one need not check again.
 
+mod readiness;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::core::units::{Address, Rate, Ratio};
+
+pub use readiness::{Dependency, DependencyKind, Free};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +28,8 @@ pub struct Settings {
     /// Timeouts and retry for routes made for listeners that name an upstream: the file's global values.
     pub defaults: RouteDefaults,
     pub security_headers: SecurityHeaders,
+    /// What the app needs beside us.
+    pub dependencies: Vec<Dependency>,
     /// Also answer the health paths on data listeners.
     pub health_on_listener: bool,
     pub access_log: AccessLog,

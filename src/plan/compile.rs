@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Method};
 
+use super::dependency;
 use super::headers::{self, NotAHeader};
 use super::{
     Action, Balance, CheckKind, ClientAuth, DrainPlan, EndpointPlan, HealthCheck, HttpsRedirect, LimitPlan,
@@ -50,6 +51,7 @@ pub fn compile(
             listeners[slot] = Some(Arc::new(compiled));
         }
     }
+    let dependencies = dependency::dependencies(settings, states, &mut compiler.problems);
     if !compiler.problems.is_empty() {
         return Err(compiler.problems);
     }
@@ -58,6 +60,7 @@ pub fn compile(
         service: settings.service.name.as_str().into(),
         listeners,
         upstreams: compiler.upstreams,
+        dependencies,
         trusted: settings.trusted_proxies.clone(),
         traces: TracePlan { sample: settings.traces.sample.0, b3: settings.traces.propagate_b3 },
         health_on_listener: settings.health_on_listener,

@@ -1,6 +1,7 @@
 //! What survives a reload: counters with an identity. A plan holds handles into here; nothing here holds a plan.
 
 pub mod clock;
+pub mod dependency;
 pub mod endpoint;
 pub mod journal;
 pub mod lifecycle;

@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
+use super::dependency::DependencyState;
 use super::endpoint::{EndpointState, UpstreamState};
 use super::journal::{Journal, lock};
 use super::lifecycle::Lifecycle;
@@ -39,6 +40,7 @@ pub struct States {
     upstreams: Registry<String, UpstreamState>,
     endpoints: Registry<(String, String), EndpointState>,
     limits: Registry<String, LimitState>,
+    dependencies: Registry<String, DependencyState>,
     slots: Slots,
     pub lifecycle: Lifecycle,
     pub journal: Journal,
@@ -57,6 +59,11 @@ impl States {
     /// `identity` is the limit's name and key rule; rate and burst may change under it.
     pub fn limit(&self, identity: &str) -> Arc<LimitState> {
         self.limits.adopt(identity.to_owned(), LimitState::default)
+    }
+
+    /// `identity` is the dependency's name and what is asked.
+    pub fn dependency(&self, identity: &str) -> Arc<DependencyState> {
+        self.dependencies.adopt(identity.to_owned(), DependencyState::default)
     }
 
     /// The number under which each worker keeps its pool for what `identity` describes.

@@ -13,6 +13,7 @@ pub mod curl;
 pub mod frames;
 pub mod http2;
 pub mod message;
+pub mod postgres;
 pub mod process;
 pub mod tls;
 pub mod tools;
