@@ -9,10 +9,12 @@ use ipnet::IpNet;
 use crate::core::units::{Address, Rate, Ratio};
 
 mod listener;
+mod readiness;
 
 pub use self::listener::{
     CertificateFiles, ClientAuth, Direction, HttpsRedirect, Listener, ProxyProtocol, ServerTls, TlsVersion,
 };
+pub use self::readiness::{Dependency, DependencyKind, Free};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +32,8 @@ pub struct Settings {
     /// Timeouts and retry for routes made for listeners that name an upstream: the file's global values.
     pub defaults: RouteDefaults,
     pub security_headers: SecurityHeaders,
+    /// What the app needs beside us.
+    pub dependencies: Vec<Dependency>,
     /// Also answer the health paths on data listeners.
     pub health_on_listener: bool,
     pub access_log: AccessLog,

@@ -7,6 +7,7 @@ mod policies;
 
 use http::{HeaderName, HeaderValue, Method};
 
+use super::dependency;
 use super::headers::{self, NotAHeader};
 use super::{
     Action, Balance, CheckKind, ClientAuth, DrainPlan, EndpointPlan, HealthCheck, HttpsRedirect, LimitPlan,
@@ -52,6 +53,7 @@ pub fn compile(
             listeners[slot] = Some(Arc::new(compiled));
         }
     }
+    let dependencies = dependency::dependencies(settings, states, &mut compiler.problems);
     if !compiler.problems.is_empty() {
         return Err(compiler.problems);
     }
@@ -61,6 +63,7 @@ pub fn compile(
         listeners,
         upstreams: compiler.upstreams,
         limits: compiler.limits,
+        dependencies,
         trusted: settings.trusted_proxies.clone(),
         traces: TracePlan { sample: settings.traces.sample.0, b3: settings.traces.propagate_b3 },
         health_on_listener: settings.health_on_listener,

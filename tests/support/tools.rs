@@ -37,7 +37,7 @@ pub fn python(modules: &[&str]) -> Option<PathBuf> {
     None
 }
 
-fn missing(name: &str) -> bool {
+pub fn missing(name: &str) -> bool {
     eprintln!("skipped: {name} not installed");
     let required = std::env::var_os("OUTRIGGER_TEST_REQUIRE_TOOLS").is_some_and(|value| value == "1");
     assert!(!required, "{name} is not installed, and OUTRIGGER_TEST_REQUIRE_TOOLS=1");
