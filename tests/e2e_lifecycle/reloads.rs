@@ -47,7 +47,7 @@ fn fifty_reloads_by_every_trigger_disturb_nobody() {
             good = number;
         }
         eventually("its mark", || (plan(&outrigger) == good.to_string()).then_some(()));
-        load.flows(20);
+        load.flows(100);
     }
     // How fast it flows is the machine's affair; that every kind of traffic was there is ours.
     let lanes = ["kept", "fresh", "slow", "echo", "stream", "websocket"];
