@@ -24,6 +24,7 @@ pub mod drain;
 pub mod eject;
 pub mod health;
 pub mod histogram;
+pub mod hold;
 pub mod inflight;
 pub mod keyed;
 pub mod retry;

@@ -15,7 +15,7 @@ use crate::config::settings as wanted;
 use crate::core::breaker::Consecutive;
 use crate::core::route::{Router, Rule};
 use crate::core::units::Address;
-use crate::core::{backoff, balance, breaker, bucket, budget, eject, health};
+use crate::core::{backoff, balance, breaker, bucket, budget, eject, health, hold};
 use crate::state::clock;
 use crate::state::states::States;
 use crate::telemetry::Telemetry;
@@ -101,6 +101,8 @@ impl Compiler<'_> {
                 eject: eject::Params::default(),
             },
             breaker: breaker(&upstream.circuit_breaker),
+            hold: (!upstream.hold.wait_max.is_zero())
+                .then_some(hold::Params { wait_max: upstream.hold.wait_max, requests_max: upstream.hold.requests_max }),
             concurrency_max: upstream.concurrency_max,
             health_check: upstream.health_check.as_ref().map(|check| HealthCheck {
                 kind: match &check.kind {

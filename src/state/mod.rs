@@ -4,6 +4,7 @@ pub mod breaker;
 pub mod budget;
 pub mod clock;
 pub mod endpoint;
+pub mod hold;
 pub mod journal;
 pub mod lifecycle;
 pub mod limit;
