@@ -1,8 +1,6 @@
 //! What is meant: the checked configuration, with every default filled in and every unit parsed.
 //! A value of these types cannot be wrong in a way `check` knows of; whoever holds one need not check again.
 
-mod reliability;
-
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +8,15 @@ use ipnet::IpNet;
 
 use crate::core::units::{Address, Rate, Ratio};
 
-pub use reliability::{CircuitBreaker, Hold, Retry, RetryBudget, RetryConditions, SlowCall};
+mod listener;
+mod readiness;
+mod reliability;
+
+pub use self::listener::{
+    CertificateFiles, ClientAuth, Direction, HttpsRedirect, Listener, ProxyProtocol, ServerTls, TlsVersion,
+};
+pub use self::readiness::{Dependency, DependencyKind, Free};
+pub use self::reliability::{CircuitBreaker, Hold, Retry, RetryBudget, RetryConditions, SlowCall};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +34,8 @@ pub struct Settings {
     /// Timeouts and retry for routes made for listeners that name an upstream: the file's global values.
     pub defaults: RouteDefaults,
     pub security_headers: SecurityHeaders,
+    /// What the app needs beside us.
+    pub dependencies: Vec<Dependency>,
     /// Also answer the health paths on data listeners.
     pub health_on_listener: bool,
     pub access_log: AccessLog,
@@ -52,73 +60,6 @@ pub struct Service {
     pub runbook: Option<String>,
     pub repository: Option<String>,
     pub dependencies: Vec<String>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Listener {
-    pub name: String,
-    pub address: Address,
-    pub redirect_to_https: Option<HttpsRedirect>,
-    pub tls: Option<ServerTls>,
-    pub proxy_protocol: ProxyProtocol,
-    /// Open connections on this listener, all workers together.
-    pub connections_max: usize,
-    pub connections_per_client_max: Option<usize>,
-    /// Every request goes to this upstream, without routes.
-    pub upstream: Option<String>,
-    pub direction: Direction,
-    /// From the first byte (or the accept) to the end of the request head.
-    pub request_header_timeout: Duration,
-    /// An idle keep-alive connection is closed after this long.
-    pub keep_alive: Duration,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    Inbound,
-    Outbound,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProxyProtocol {
-    Off,
-    V1,
-    V2,
-    Any,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpsRedirect {
-    pub port: u16,
-    /// Only these hosts are ever named in a Location; lower case, without port.
-    pub hosts: Vec<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerTls {
-    /// At least one; the first is the default when no name matches.
-    pub certificates: Vec<CertificateFiles>,
-    pub min_version: TlsVersion,
-    pub client_auth: ClientAuth,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct CertificateFiles {
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsVersion {
-    Tls12,
-    Tls13,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClientAuth {
-    Off,
-    Request { ca: PathBuf },
-    Require { ca: PathBuf },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -213,10 +154,36 @@ pub struct UpstreamTls {
 #[derive(Clone, Debug, PartialEq)]
 pub struct RateLimit {
     pub name: String,
-    /// In this version the only key is the client's address.
+    /// Whose requests are counted together; at least one part.
+    pub key: Vec<RateKey>,
     pub rate: Rate,
     pub burst: u64,
+    /// What one request is worth; at most the burst.
+    pub cost: u64,
     pub mode: Mode,
+}
+
+/// One part of a limit's key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RateKey {
+    /// The client's address, an IPv6 one by its /64.
+    ClientIp,
+    Route,
+    /// The value of a request header; lower case.
+    Header(String),
+    /// The value of a cookie.
+    Cookie(String),
+}
+
+impl std::fmt::Display for RateKey {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RateKey::ClientIp => out.write_str("client_ip"),
+            RateKey::Route => out.write_str("route"),
+            RateKey::Header(name) => write!(out, "header:{name}"),
+            RateKey::Cookie(name) => write!(out, "cookie:{name}"),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -132,8 +132,10 @@ fn judge_error<B>(error: &SendError<B>, exchange: &Exchange, route: &RoutePlan) 
         },
     };
     let outcome = match (error.side(), error) {
-        // Closing an idle connection is no failure of the app.
-        (Side::Us | Side::Client, _) | (Side::App, SendError::NeverWritten { .. }) => Outcome::Ignored,
+        // Closing an idle connection is no failure of the app, even when our request was on its way: one that truly
+        // fails fails on fresh connections too.
+        (Side::Us | Side::Client, _)
+        | (Side::App, SendError::NeverWritten { .. } | SendError::Reset { reused: true, .. }) => Outcome::Ignored,
         // The prober sees when it is back, sooner than a breaker would.
         (Side::App, _) if again == Again::Refused => Outcome::Ignored,
         (Side::App, _) => Outcome::Failure,
