@@ -23,6 +23,8 @@ pub struct Hold {
     waiting: u32,
     /// Requests that have begun to wait since it went away.
     place: u32,
+    /// It will not come back.
+    gone: bool,
 }
 
 /// Why a request does not wait.
@@ -34,6 +36,8 @@ pub enum Denied {
     TooLong,
     /// Too many wait already.
     Full,
+    /// It will not come back.
+    Gone,
 }
 
 /// A place among those that wait, to be given back by [`Hold::leave`].
@@ -59,6 +63,11 @@ impl Hold {
         Some(now.saturating_duration_since(since))
     }
 
+    /// It has ended and nobody starts it again: nobody is to wait from here on.
+    pub fn gone(&mut self) {
+        self.gone = true;
+    }
+
     /// Asks for a place; `waited` is how long this request has waited already.
     pub fn enter(
         &mut self,
@@ -68,6 +77,9 @@ impl Hold {
         now: Instant,
     ) -> Result<Waiting, Denied> {
         let since = self.away_since.ok_or(Denied::Back)?;
+        if self.gone {
+            return Err(Denied::Gone);
+        }
         let left = params.wait_max.saturating_sub(waited);
         let longest = (since + params.wait_max.min(WAIT_LIMIT)).min(now + left.min(WAIT_LIMIT));
         // At the deadline itself there is no time left to be answered in.
@@ -159,6 +171,15 @@ mod tests {
     }
 
     #[test]
+    fn nobody_waits_for_what_will_not_come_back() {
+        let (mut hold, start) = away();
+        hold.gone();
+        assert_eq!(hold.enter(&PARAMS, Duration::ZERO, start + HOUR, start), Err(Denied::Gone));
+        hold.back(start);
+        assert_eq!(hold.enter(&PARAMS, Duration::ZERO, start + HOUR, start), Err(Denied::Back));
+    }
+
+    #[test]
     fn a_wait_of_nothing_holds_nobody() {
         let (mut hold, start) = away();
         for wait_max in [Duration::ZERO, Duration::MAX] {
@@ -204,6 +225,7 @@ mod tests {
                             Err(Denied::Back) => assert!(since.is_none(), "seed {seed}"),
                             Err(Denied::Full) => assert_eq!(inside.len(), 2, "seed {seed}"),
                             Err(Denied::TooLong) => {}
+                            Err(Denied::Gone) => panic!("seed {seed}"),
                         }
                     }
                 }

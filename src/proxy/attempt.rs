@@ -196,11 +196,8 @@ impl Run<'_> {
             }
         }
         permit.settle(&verdict, served, ended);
-        match (verdict.again, verdict.transport) {
-            (Again::Refused, _) => hold::refused(&exchange.proxy, &self.upstream, endpoint),
-            // The process may have ended: who looks now finds out before the next request does.
-            (_, Outcome::Failure) => hold::look(&exchange.proxy, &self.upstream, endpoint),
-            (_, Outcome::Success | Outcome::Slow | Outcome::Ignored) => {}
+        if verdict.again == Again::Refused {
+            hold::refused(&exchange.proxy, &self.upstream, endpoint);
         }
         let (status, reused) = match &tried {
             Tried::Answer(response) => (response.status().as_u16(), response.body().reused()),

@@ -34,7 +34,9 @@ pub async fn wait(exchange: &mut Exchange, upstream: &Arc<UpstreamPlan>) -> Resu
         let place = match hold.enter(params, exchange.held, exchange.deadline, now) {
             Ok(place) => place,
             Err(Denied::Back) => break,
-            Err(denied @ (Denied::TooLong | Denied::Full)) => return Err(refuse(exchange, upstream, denied)),
+            Err(denied @ (Denied::TooLong | Denied::Full | Denied::Gone)) => {
+                return Err(refuse(exchange, upstream, denied));
+            }
         };
         waited = true;
         exchange.place = None; // somebody else may have it meanwhile
@@ -55,6 +57,7 @@ fn refuse(exchange: &mut Exchange, upstream: &UpstreamPlan, denied: Denied) -> R
     let counts = &upstream.state.hold.counts;
     let (counter, note) = match denied {
         Denied::Full => (&counts.refused, "too many requests wait already"),
+        Denied::Gone => (&counts.refused, "it has ended"),
         Denied::TooLong | Denied::Back if exchange.held.is_zero() => (&counts.refused, "it has been away for too long"),
         Denied::TooLong | Denied::Back => (&counts.expired, "held in vain"),
     };
@@ -83,7 +86,7 @@ fn note(proxy: &Proxy, upstream: &UpstreamPlan, endpoint: &EndpointPlan) {
 }
 
 /// Looks whether something listens at `endpoint`, and goes on looking until something does; one at a time.
-pub fn look(proxy: &Rc<Proxy>, upstream: &Arc<UpstreamPlan>, endpoint: &EndpointPlan) {
+fn look(proxy: &Rc<Proxy>, upstream: &Arc<UpstreamPlan>, endpoint: &EndpointPlan) {
     if upstream.hold.is_none() {
         return;
     }
@@ -91,13 +94,13 @@ pub fn look(proxy: &Rc<Proxy>, upstream: &Arc<UpstreamPlan>, endpoint: &Endpoint
     let index = upstream.endpoints.iter().position(|one| Arc::ptr_eq(&one.state, &endpoint.state));
     let (proxy, upstream) = (proxy.clone(), Arc::downgrade(upstream));
     tokio::task::spawn_local(async move {
-        probe(&proxy, &upstream, index.unwrap_or_default(), &probing).await;
+        probe(&proxy, &upstream, index.unwrap_or_default(), probing).await;
     });
 }
 
-/// It ends when something listens, when the trouble is of another kind, or when no plan and no request has the
-/// upstream any more; whoever waits then begins another.
-async fn probe(proxy: &Proxy, upstream: &Weak<UpstreamPlan>, index: usize, probing: &Probing) {
+/// It ends when something listens, or when no plan and no request has the upstream any more; whoever waits then begins
+/// another.
+async fn probe(proxy: &Proxy, upstream: &Weak<UpstreamPlan>, index: usize, probing: Probing) {
     let mut pause = LOOK_FIRST;
     loop {
         let Some(plan) = upstream.upgrade() else { return };
@@ -105,10 +108,12 @@ async fn probe(proxy: &Proxy, upstream: &Weak<UpstreamPlan>, index: usize, probi
         let spec = endpoint.spec.clone();
         let found = connect(&spec.address, None, LOOK_TIMEOUT).await.map(drop).map_err(|error| error.problem);
         match found {
-            Ok(()) => return listens(proxy, &plan, endpoint),
+            Ok(()) => {
+                // First: who is refused from here on is to find nobody looking.
+                drop(probing);
+                return listens(proxy, &plan, endpoint);
+            }
             Err(ConnectProblem::Refused | ConnectProblem::UnixMissing) => note(proxy, &plan, endpoint),
-            // Only what has been seen to refuse is waited for.
-            Err(_) if !probing.endpoint().listening.is_refusing() => return,
             Err(_) => {}
         }
         drop(plan);
@@ -118,15 +123,17 @@ async fn probe(proxy: &Proxy, upstream: &Weak<UpstreamPlan>, index: usize, probi
 }
 
 fn listens(proxy: &Proxy, upstream: &UpstreamPlan, endpoint: &EndpointPlan) {
-    if !endpoint.state.listening.found(false) {
-        return; // it did all the time
-    }
     let journal = &proxy.shared().states.journal;
-    // What was counted against the process that is gone says nothing of the one that came.
-    endpoint.state.breaker.came_back(journal);
+    let news = endpoint.state.listening.found(false);
+    if news {
+        // What was counted against the process that is gone says nothing of the one that came.
+        endpoint.state.breaker.came_back(journal);
+    }
+    // Even when it is no news: a refusal of another worker may have come between.
     let words = match upstream.state.hold.back(clock::now()) {
         Some((away, waiting)) => format!("listens again after {away:.1?}; {waiting} requests waited"),
-        None => "listens again".to_owned(),
+        None if news => "listens again".to_owned(),
+        None => return,
     };
     journal.record("hold", format!("{} {}", upstream.name, endpoint.name), words);
 }

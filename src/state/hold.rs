@@ -40,10 +40,6 @@ impl Probing {
     pub fn begin(state: &Arc<super::endpoint::EndpointState>) -> Option<Probing> {
         state.listening.begin().then(|| Probing(state.clone()))
     }
-
-    pub fn endpoint(&self) -> &super::endpoint::EndpointState {
-        &self.0
-    }
 }
 
 impl Drop for Probing {
@@ -105,6 +101,12 @@ impl HoldState {
         drop(hold);
         self.returned.send_modify(|count| *count += 1);
         Some((away, waiting))
+    }
+
+    /// It has ended and nobody starts it again: those that wait are woken, to be refused.
+    pub fn gone(&self) {
+        lock(&self.hold).gone();
+        self.returned.send_modify(|count| *count += 1);
     }
 
     /// Asks for a place among those that wait.
@@ -177,6 +179,18 @@ mod tests {
         hold.refused(clock::now());
         assert!(!enter().ok().unwrap().wait().await);
         assert_eq!(enter().err(), Some(Denied::TooLong));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_wait_are_woken_when_it_will_not_come_back() {
+        let (hold, now) = (Arc::new(HoldState::default()), clock::now());
+        let deadline = now + Duration::from_secs(60);
+        hold.refused(now);
+        let waiting = tokio::spawn(hold.enter(&PARAMS, Duration::ZERO, deadline, now).ok().unwrap().wait());
+        tokio::task::yield_now().await;
+        hold.gone();
+        assert!(waiting.await.unwrap() && clock::now() < now + PARAMS.wait_max);
+        assert_eq!(hold.enter(&PARAMS, Duration::ZERO, deadline, now).err(), Some(Denied::Gone));
     }
 
     #[test]
