@@ -56,7 +56,7 @@ pub fn requests(input: &[u8]) -> Reading {
         if messages.last().is_some_and(|last| last.body.is_none()) && refused.is_none() {
             refused = Some("body".to_owned());
         }
-        Reading { messages, refused }
+        Reading { messages, refused, closed: false }
     })
 }
 
@@ -77,7 +77,9 @@ pub fn response(input: &[u8]) -> Reading {
         };
         let (answer, ()) = tokio::join!(answer, asking);
         match answer {
-            Err(error) if error.is_parse() => Reading { messages: Vec::new(), refused: Some(error.to_string()) },
+            Err(error) if error.is_parse() => {
+                Reading { messages: Vec::new(), refused: Some(error.to_string()), closed: false }
+            }
             Err(_) => Reading::default(),
             Ok(response) => {
                 let (head, body) = response.into_parts();
@@ -85,7 +87,7 @@ pub fn response(input: &[u8]) -> Reading {
                 let fields = fields(&head.headers);
                 let body = if head.status == 101 { Some(Vec::new()) } else { whole(body).await };
                 let refused = body.is_none().then(|| "body".to_owned());
-                Reading { messages: vec![Seen { line, fields, body }], refused }
+                Reading { messages: vec![Seen { line, fields, body }], refused, closed: false }
             }
         }
     })

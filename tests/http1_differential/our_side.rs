@@ -40,6 +40,7 @@ pub fn requests(input: &[u8]) -> Reading {
         let whole = body.is_some();
         reading.messages.push(Seen { line, fields: fields(&head.headers), body });
         reading.refused = problem;
+        reading.closed = whole && !head.persists;
         if !head.persists || !whole {
             return reading;
         }
