@@ -167,13 +167,15 @@ impl Compiler<'_> {
                 return None;
             }
         };
+        let limits: Vec<LimitPlan> = route.rate_limits.iter().filter_map(|name| self.limit(name)).collect();
         Some(Arc::new(RoutePlan {
             name: route.name.as_str().into(),
             metrics: self.telemetry.route_metrics(&route.name),
             action,
             timeouts: timeouts(&route.timeouts),
             retry: retry(&route.retry),
-            limits: route.rate_limits.iter().filter_map(|name| self.limit(name)).collect(),
+            limits_policy: headers::limits_policy(&limits),
+            limits,
             body_max: route.body_max,
             request_edits,
             response,
@@ -183,6 +185,7 @@ impl Compiler<'_> {
     fn limit(&self, name: &str) -> Option<LimitPlan> {
         let limit = self.settings.rate_limits.iter().find(|limit| limit.name == name)?;
         (limit.mode == wanted::Mode::Enforce).then(|| LimitPlan {
+            label: headers::quoted(name),
             name: name.into(),
             params: bucket::params(limit.rate, limit.burst),
             state: self.states.limit(&format!("{name} client_ip")),

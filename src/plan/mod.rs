@@ -134,6 +134,8 @@ pub struct RoutePlan {
     pub timeouts: Timeouts,
     pub retry: Retry,
     pub limits: Vec<LimitPlan>,
+    /// The `RateLimit-Policy` of this route, when it has limits.
+    pub limits_policy: Option<HeaderValue>,
     pub body_max: Option<u64>,
     pub request_edits: Vec<HeaderEdit>,
     pub response: ResponseHeaders,
@@ -176,6 +178,8 @@ pub struct Retry {
 }
 
 pub struct LimitPlan {
+    /// As a Structured Fields string (RFC 9651 §3.3.3), quotes included.
+    pub label: String,
     pub name: Arc<str>,
     pub params: bucket::Params,
     pub state: Arc<LimitState>,

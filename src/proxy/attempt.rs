@@ -118,7 +118,8 @@ impl Run<'_> {
             connect_timeout: self.route.timeouts.connect.min(exchange.deadline.saturating_duration_since(began)),
             want_http2: exchange.is_grpc(),
             fresh: false,
-            replayable: self.may_replay,
+            // What nothing comes after is as careful as what may not be sent twice.
+            replayable: self.may_replay && number < self.attempts_max,
         };
         let pool = exchange.proxy.pool(endpoint);
         let sent = self.wait(exchange, began, pool.send(request, how)).await;

@@ -11,12 +11,14 @@ use http::{HeaderMap, Method, Request, Uri, Version};
 use hyper::upgrade::OnUpgrade;
 
 use super::phase::Phase;
+use super::rates::Standing;
 use super::upgrade::Tunnel;
 use super::upload::Upload;
 use super::{ClientBody, Peer, Proxy};
 use crate::core::trace;
 use crate::plan::{ListenerPlan, Plan, RoutePlan, UpstreamPlan};
 use crate::state::clock;
+use crate::state::endpoint::Place;
 use crate::state::lifecycle::Stage;
 use crate::telemetry::{AttemptRecord, Fate, RequestRecord};
 
@@ -65,7 +67,9 @@ pub struct Exchange {
     fate: Fate,
     reason: &'static str,
     /// A place among the upstream's requests in flight.
-    pub holds_place: bool,
+    pub place: Option<Place>,
+    /// What the nearest of the route's limits says of itself.
+    pub rate: Option<Standing>,
     /// The client's side of an upgrade, should the app agree to it.
     pub client_upgrade: Option<OnUpgrade>,
     pub upgraded: bool,
@@ -110,7 +114,8 @@ impl Exchange {
             // Until something better is known, a request that goes away has been left by its client.
             fate: Fate::ClientGone,
             reason: "",
-            holds_place: false,
+            place: None,
+            rate: None,
             client_upgrade: None,
             upgraded: false,
             tunnel: None,
@@ -170,11 +175,7 @@ impl Exchange {
         self.settled = true;
         let shared = self.proxy.shared().clone();
         let lifecycle = &shared.states.lifecycle;
-        if self.holds_place
-            && let Some(upstream) = &self.upstream
-        {
-            upstream.state.leave();
-        }
+        self.place = None;
         if self.upgraded {
             lifecycle.upgrade_ended();
         }

@@ -1,12 +1,13 @@
 //! What is known of one endpoint and of one upstream, whatever plan is in force: breaker, health, requests in flight.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::journal::lock;
 use crate::core::breaker::{Breaker, Forced, Outcome, Params, State, Ticket, Transition};
 use crate::core::health::{self, Health};
+use crate::core::inflight;
 
 /// One address of an upstream.
 pub struct EndpointState {
@@ -129,22 +130,42 @@ pub struct Changed {
 #[derive(Default)]
 pub struct UpstreamState {
     in_flight: AtomicUsize,
+    /// Those of them whose request body had not ended when they took their place.
+    uploads: AtomicUsize,
     turn: AtomicUsize,
 }
 
-impl UpstreamState {
-    /// Takes a place among at most `max` requests, or says that there is none.
-    pub fn enter(&self, max: usize) -> bool {
-        let taken = self.in_flight.fetch_add(1, Ordering::AcqRel);
-        let admitted = crate::core::inflight::admit(taken, max);
-        if !admitted {
-            self.leave();
+/// A place among an upstream's requests in flight, given back when it is dropped.
+pub struct Place {
+    upstream: Arc<UpstreamState>,
+    upload: bool,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.upload {
+            self.upstream.uploads.fetch_sub(1, Ordering::AcqRel);
         }
-        admitted
+        self.upstream.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl UpstreamState {
+    /// Takes a place among at most `max` requests; `None` when there is none.
+    pub fn enter(self: &Arc<Self>, max: usize) -> Option<Place> {
+        take(&self.in_flight, max).then(|| Place { upstream: self.clone(), upload: false })
     }
 
-    pub fn leave(&self) {
-        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+    /// The same for a request whose body is still coming: one of at most `uploads_max` among the `max`.
+    pub fn enter_upload(self: &Arc<Self>, max: usize, uploads_max: usize) -> Option<Place> {
+        if !take(&self.uploads, uploads_max) {
+            return None;
+        }
+        if !take(&self.in_flight, max) {
+            self.uploads.fetch_sub(1, Ordering::AcqRel);
+            return None;
+        }
+        Some(Place { upstream: self.clone(), upload: true })
     }
 
     pub fn in_flight(&self) -> usize {
@@ -155,4 +176,13 @@ impl UpstreamState {
     pub fn turn(&self) -> usize {
         self.turn.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+/// Counts one more, unless there are `max` already.
+fn take(count: &AtomicUsize, max: usize) -> bool {
+    let admitted = inflight::admit(count.fetch_add(1, Ordering::AcqRel), max);
+    if !admitted {
+        count.fetch_sub(1, Ordering::AcqRel);
+    }
+    admitted
 }

@@ -190,6 +190,13 @@ impl<B: 'static> Idle<B> {
         }
     }
 
+    /// The oldest connection shows first that the app keeps them.
+    fn look_at_oldest(&self, stack: &VecDeque<Rc<Conn<B>>>, now: Instant) {
+        let Some(oldest) = stack.front().filter(|conn| conn.is_ready()) else { return };
+        let since = oldest.wire.idle_since.get();
+        self.survived(since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)));
+    }
+
     fn pop(&self, now: Instant, replayable: bool) -> Option<(Rc<Conn<B>>, Duration)> {
         let mut stack = self.stack.borrow_mut();
         // In the stack means idle_since is present; a missing one would only make the connection look fresh.
@@ -201,6 +208,9 @@ impl<B: 'static> Idle<B> {
             drop(stack);
             discard(expired);
             return None;
+        }
+        if !replayable && !self.learned.borrow().is_kept() {
+            self.look_at_oldest(&stack, now);
         }
         let learned = self.learned.borrow();
         let bound = if replayable { learned.usable_age(self.timeout) } else { learned.trusted_age(self.timeout) };
@@ -363,14 +373,15 @@ mod tests {
 
     #[test]
     fn what_was_learned_bounds_the_age_that_is_taken() {
-        // Goal: t-1, t, t+1 around half of a learned 20 ms, and around three quarters for a replayable request.
+        // Goal: t-1, t, t+1 around half of a learned 200 ms, and around three quarters for a replayable request.
         let (runtime, local) = worker();
         local.block_on(&runtime, async {
             let idle = idle(4);
-            idle.closed_after(Duration::from_millis(20));
+            idle.survived(Duration::from_millis(100));
+            idle.closed_after(Duration::from_millis(200));
             let _theirs = put(&idle, Duration::ZERO).await;
             let since = idle.stack.borrow()[0].wire.idle_since.get().expect("idle");
-            let half = since + Duration::from_millis(10);
+            let half = since + Duration::from_millis(100);
             let nanosecond = Duration::from_nanos(1);
             assert!(idle.pop(half, false).is_none());
             assert!(idle.pop(half + nanosecond, false).is_none());
@@ -378,7 +389,7 @@ mod tests {
             assert_eq!(idle.len(), 0);
             let _theirs = put(&idle, Duration::ZERO).await;
             let since = idle.stack.borrow()[0].wire.idle_since.get().expect("idle");
-            let most = since + Duration::from_millis(15);
+            let most = since + Duration::from_millis(150);
             assert!(idle.pop(most, true).is_none());
             assert!(idle.pop(most - nanosecond, false).is_none());
             assert!(idle.pop(most - nanosecond, true).is_some());

@@ -20,7 +20,7 @@ use outrigger::state::lifecycle::Stage;
 use outrigger::state::states::States;
 use outrigger::telemetry::{self, Telemetry};
 
-const SOON: Duration = Duration::from_secs(10);
+pub const SOON: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
 pub struct Options {

@@ -9,6 +9,7 @@
 
 pub mod app;
 pub mod config;
+pub mod curl;
 pub mod frames;
 pub mod http2;
 pub mod message;

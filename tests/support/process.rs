@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -185,7 +185,7 @@ impl Outrigger {
                 break status;
             }
             assert!(Instant::now() < until, "it does not end; its log:\n{}", stderr.text());
-            thread::sleep(std::time::Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         };
         self.exited = Some(status);
         for reader in self.readers.drain(..) {
@@ -256,7 +256,7 @@ impl Outrigger {
                 panic!("{what}: not within {DEADLINE:?}: {last:#}");
             }
             last = status;
-            thread::sleep(std::time::Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -351,7 +351,11 @@ impl Lines {
 
     /// The first line for which `found` answers, waiting for it.
     pub fn find<T>(&self, what: &str, found: impl Fn(&str) -> Option<T>) -> T {
-        let (until, mut seen) = (Instant::now() + DEADLINE, 0);
+        self.find_within(DEADLINE, what, found)
+    }
+
+    pub fn find_within<T>(&self, deadline: Duration, what: &str, found: impl Fn(&str) -> Option<T>) -> T {
+        let (until, mut seen) = (Instant::now() + deadline, 0);
         let mut collected = lock(&self.0.0);
         loop {
             for line in &collected.lines[seen..] {
