@@ -9,6 +9,7 @@
 
 pub mod core;
 pub mod http;
+pub mod wire;
 
 pub mod config;
 pub mod telemetry;

@@ -5,7 +5,7 @@
 //! is written as it stands in the map, in its order.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode};
 
 use super::body::may_trail;
 
@@ -66,17 +66,16 @@ impl Writing {
     }
 }
 
-/// A response head. `reason` replaces the usual phrase.
+/// A response head, always of HTTP/1.1, whatever the client speaks (RFC 9112 §2.3). `reason` replaces the usual phrase.
 pub fn response_head(
     out: &mut Vec<u8>,
-    version: Version,
     status: StatusCode,
     reason: Option<&[u8]>,
     headers: &HeaderMap,
     (writing, persistence): (Writing, Persistence),
 ) {
     out.reserve(INITIAL + 48 * headers.len());
-    out.extend_from_slice(if version == Version::HTTP_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+    out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
     match reason {
@@ -192,7 +191,7 @@ mod tests {
 
     fn response(fields: &[(&str, &str)], writing: Writing, persistence: Persistence) -> String {
         let mut out = Vec::new();
-        response_head(&mut out, Version::HTTP_11, StatusCode::OK, None, &map(fields), (writing, persistence));
+        response_head(&mut out, StatusCode::OK, None, &map(fields), (writing, persistence));
         String::from_utf8(out).unwrap()
     }
 

@@ -8,6 +8,7 @@ pub mod body;
 pub mod exchange;
 pub mod handle;
 pub mod identify;
+pub mod inbound;
 pub mod phase;
 pub mod rates;
 pub mod readiness;
@@ -32,6 +33,7 @@ use crate::telemetry::{RouteMetrics, Telemetry, WorkerTelemetry};
 use crate::upstream::Pool;
 
 pub use body::{Body, BodyError};
+pub use inbound::{ClientUpgrade, Feed, Inbound};
 pub use upload::ClientBody;
 
 /// What every worker shares.

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::body::Body;
 use super::exchange::Exchange;
+use super::inbound::ClientUpgrade;
 use super::refusal::Refusal;
 use crate::core::websocket::{CLOSE_GOING_AWAY, CLOSE_GOING_AWAY_MASKED, Frames};
 use crate::state::clock;
@@ -51,7 +52,7 @@ pub fn switch(
 
 /// Both sides of an upgrade before they have become raw.
 pub struct Tunnel {
-    client: OnUpgrade,
+    client: ClientUpgrade,
     app: OnUpgrade,
     websocket: bool,
 }
@@ -66,12 +67,14 @@ impl Tunnel {
     async fn run(self, mut exchange: Box<Exchange>) {
         exchange.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16());
         exchange.ended_early(Fate::Upgraded, "");
-        let Ok((client, app)) = tokio::try_join!(self.client, self.app) else {
+        let Ok((client, app)) =
+            tokio::try_join!(async { self.client.await.map_err(drop) }, async { self.app.await.map_err(drop) })
+        else {
             exchange.ended_early(Fate::ClientGone, "");
             return;
         };
         let idle = exchange.route.as_ref().map_or(FAREWELL_SPREAD, |route| route.timeouts.idle);
-        let (client_read, client_write) = tokio::io::split(TokioIo::new(client));
+        let (client_read, client_write) = tokio::io::split(client);
         let (app_read, app_write) = tokio::io::split(TokioIo::new(app));
         let shared = Rc::new(Line {
             seen: Cell::new(clock::now()),
