@@ -9,7 +9,6 @@
 
 pub mod core;
 pub mod http;
-pub mod wire;
 
 pub mod config;
 pub mod telemetry;

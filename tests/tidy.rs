@@ -6,13 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room imports only lower floors; rooms on one floor do not see each other.
-const FLOORS: [(&str, u8); 14] = [
+const FLOORS: [(&str, u8); 13] = [
     ("core", 0),
     ("config", 1),
     ("telemetry", 1),
     ("upstream", 1),
     ("http", 0),
-    ("wire", 0),
     ("state", 2),
     ("plan", 3),
     ("proxy", 4),

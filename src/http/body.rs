@@ -164,6 +164,23 @@ impl Body {
         }
     }
 
+    /// Takes the end of a chunked body if it lies in `buffer` right behind the data that was read last, so that whoever
+    /// passes that data on knows that nothing follows.
+    pub fn take_end(&mut self, buffer: &mut BytesMut) {
+        if self.at == At::ChunkEnd && buffer.starts_with(b"\r\n0\r\n\r\n") {
+            let _ = buffer.split_to(7);
+            self.at = At::Ended;
+        }
+    }
+
+    /// Bytes that are sure to come before anything has to be understood again.
+    pub fn coming(&self) -> u64 {
+        match self.at {
+            At::Length(left) | At::ChunkData(left) => left,
+            At::UntilClose | At::ChunkSize | At::ChunkEnd | At::Trailers | At::Ended | At::Failed(_) => 0,
+        }
+    }
+
     /// The connection has ended: fine for a body that ends with it, a truncation for every other.
     pub fn end_of_input(&mut self) -> Result<(), BodyProblem> {
         match self.at {

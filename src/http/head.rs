@@ -72,6 +72,18 @@ impl HeadProblem {
     }
 }
 
+impl std::fmt::Display for HeadProblem {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(self.label())
+    }
+}
+
+impl std::error::Error for HeadProblem {}
+
+/// The reason phrase of an answer, where it is not the usual one; an extension of its head.
+#[derive(Clone, Debug)]
+pub struct Reason(pub Bytes);
+
 /// A request's head and what it means for its connection.
 #[derive(Debug)]
 pub struct RequestHead {

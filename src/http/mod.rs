@@ -1,4 +1,5 @@
-//! HTTP/1 as a pure codec: bytes in, events out; heads and pieces of bodies in, bytes out. No sockets, no clock.
+//! HTTP/1 as a pure codec: bytes in, events out; heads and pieces of bodies in, bytes out. No clock; no sockets but in
+//! [`wire`], which moves the bytes for both sides of the proxy.
 //!
 //! Both sides of the proxy are built on it, so that one reading of RFC 9112 decides where a message begins and ends.
 //! It is strict where two readers could differ (bare LF or CR, folded lines, odd chunk sizes) and only notes what is
@@ -12,7 +13,8 @@ pub mod body;
 pub mod encode;
 pub mod fields;
 pub mod head;
+pub mod wire;
 
 pub use body::{Body, BodyProblem, Extensions, Piece};
 pub use encode::Writing;
-pub use head::{Framing, HeadProblem, HeadReader, RequestHead, ResponseHead};
+pub use head::{Framing, HeadProblem, HeadReader, Reason, RequestHead, ResponseHead};

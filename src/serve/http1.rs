@@ -6,7 +6,6 @@
 //! `connection`.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -23,8 +22,9 @@ use super::http::{Ending, Front};
 use super::link::Link;
 use super::stream::Stream;
 use super::worker::Seat;
-use crate::http::encode::{self, CHUNK_END, Persistence};
-use crate::http::{Framing, RequestHead, Writing};
+use crate::http::encode::{self, Persistence};
+use crate::http::wire::{Outbound, Sending};
+use crate::http::{Framing, Reason, RequestHead, Writing};
 use crate::proxy::{Body, ClientBody, Feed, Inbound, inbound::Duplex};
 
 type Upgrade = oneshot::Sender<Box<dyn Duplex>>;
@@ -67,6 +67,7 @@ async fn one(link: &Rc<Link>, front: &Front, watch: &mut Watch<'_>) -> Result<bo
     let told = watched(watch, |cx| answer.poll(link, &front.activity, cx)).await;
     let switched = answer.switched;
     let persists = answer.persists && link.is_read(true);
+    answer.out.rest();
     drop(answer);
     link.end();
     told?;
@@ -147,10 +148,8 @@ impl Client {
 
 /// An answer on its way out.
 struct Answer {
-    /// `None` once it has ended.
-    body: Option<Body>,
-    writing: Writing,
-    trailers: bool,
+    out: Outbound,
+    body: Sending<Body>,
     persists: bool,
     switched: bool,
     broken: bool,
@@ -171,96 +170,33 @@ impl Answer {
             (Version::HTTP_10, true) => Persistence::KeepAlive,
             (_, true) => Persistence::Usual,
         };
-        let reason = head.extensions.get::<hyper::ext::ReasonPhrase>().map(hyper::ext::ReasonPhrase::as_bytes);
-        link.write(|out| {
-            let (out, how) = (out.gather(), (writing, persistence));
-            encode::response_head(out, head.status, reason, &head.headers, how);
-        });
-        let body = Some(body).filter(|_| !matches!(writing, Writing::Nothing | Writing::Never));
-        Answer { body, writing, trailers: client.trailers, persists, switched, broken: false }
+        let reason = head.extensions.get::<Reason>().map(|reason| &*reason.0);
+        let mut out = Outbound::default();
+        encode::response_head(out.gather(), head.status, reason, &head.headers, (writing, persistence));
+        Answer { out, body: Sending::new(body, writing, client.trailers), persists, switched, broken: false }
     }
 
     /// Ready when the last byte has been taken by the socket.
     fn poll(&mut self, link: &Link, activity: &Activity, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
         loop {
-            let waits = self.gather(link, activity, cx);
-            ready!(link.poll_flush(cx))?;
+            let waits = !self.broken
+                && self.body.gather(&mut self.out, cx).unwrap_or_else(|_| {
+                    // What was said so far is written, and then the connection ends without completing it.
+                    activity.truncated();
+                    self.broken = true;
+                    false
+                });
+            ready!(link.poll_write(&mut self.out, cx))?;
             if self.broken {
                 return Poll::Ready(Err(Ending::Broken));
             }
-            if self.body.is_none() {
+            if self.body.is_ended() {
                 return Poll::Ready(Ok(()));
             }
             if waits {
                 return link.poll_gone(cx).map(Err);
             }
         }
-    }
-
-    /// Takes what the body has while there is room; whether it waits for more.
-    fn gather(&mut self, link: &Link, activity: &Activity, cx: &mut Context<'_>) -> bool {
-        while let Some(body) = &mut self.body
-            && !self.broken
-            && link.write(|out| out.has_room())
-        {
-            let frame = match Pin::new(&mut *body).poll_frame(cx) {
-                Poll::Pending => return true,
-                Poll::Ready(frame) => frame,
-            };
-            let ended = body.is_end_stream();
-            match frame {
-                None => self.end(link, activity, None),
-                Some(Err(_)) => self.break_off(activity),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.data(link, activity, data, ended),
-                    Err(frame) => {
-                        let trailers = frame.into_trailers().ok();
-                        self.end(link, activity, trailers.filter(|_| self.trailers));
-                    }
-                },
-            }
-        }
-        false
-    }
-
-    fn data(&mut self, link: &Link, activity: &Activity, data: Bytes, ended: bool) {
-        if self.writing.owe(data.len()).is_err() {
-            return self.break_off(activity);
-        }
-        if !data.is_empty() {
-            link.write(|out| {
-                if self.writing.is_chunked() {
-                    encode::chunk_head(out.gather(), data.len());
-                    out.push(data, CHUNK_END);
-                } else {
-                    out.push(data, b"");
-                }
-            });
-        }
-        if ended {
-            self.end(link, activity, None);
-        }
-    }
-
-    fn end(&mut self, link: &Link, activity: &Activity, trailers: Option<HeaderMap>) {
-        if self.writing.may_end().is_err() {
-            return self.break_off(activity);
-        }
-        if self.writing.is_chunked() {
-            // Trailers come by themselves, when there is room; without them the end may have to go behind large data.
-            link.write(|out| {
-                if trailers.is_some() || !out.replace_tail(LAST_CHUNK) {
-                    encode::last_chunk(out.gather(), trailers.as_ref());
-                }
-            });
-        }
-        self.body = None;
-    }
-
-    /// What was said so far is written, and then the connection ends without completing it.
-    fn break_off(&mut self, activity: &Activity) {
-        activity.truncated();
-        self.broken = true;
     }
 }
 
@@ -282,6 +218,3 @@ fn writing(status: StatusCode, client: &Client, body: &Body) -> Writing {
 fn says_close(headers: &HeaderMap) -> bool {
     headers.get(header::CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
 }
-
-/// The end of a chunk and the last one.
-const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";

@@ -1,5 +1,5 @@
-//! One HTTP/1 client connection: its socket, what has been read and not yet understood, what waits to be written, and
-//! the body of the request it is at.
+//! One HTTP/1 client connection: its socket, what has been read and not yet understood, and the body of the request it
+//! is at.
 //!
 //! Shared by the connection's task and the request's body, on one thread. They never read at the same time: while a
 //! body is coming only its reader reads, before and after it only the task, which then learns when the client leaves.
@@ -20,9 +20,9 @@ use super::http::{Ending, HEAD_BYTES_MAX};
 use super::io::ConnectionIo;
 use super::stream::Stream;
 use crate::http::encode::CONTINUE;
+use crate::http::wire::{Outbound, poll_fill};
 use crate::http::{Body, Extensions, Framing, HeadReader, Piece, RequestHead};
 use crate::proxy::{Feed, inbound::Broken};
-use crate::wire::{Outbound, poll_fill};
 
 pub struct Link {
     inner: RefCell<Inner>,
@@ -33,7 +33,6 @@ struct Inner {
     /// `None` once it was handed on.
     stream: Option<Stream>,
     read: BytesMut,
-    out: Outbound,
     heads: HeadReader,
     /// The request the connection is at.
     request: u64,
@@ -53,7 +52,6 @@ impl Link {
         let inner = Inner {
             stream: Some(stream),
             read: BytesMut::from(first),
-            out: Outbound::default(),
             heads: HeadReader::new(HEAD_BYTES_MAX),
             request: 0,
             body: Body::new(Framing::None, Extensions::Refused),
@@ -110,22 +108,11 @@ impl Link {
         }
     }
 
-    /// The bytes that are to be written.
-    pub fn write<T>(&self, work: impl FnOnce(&mut Outbound) -> T) -> T {
-        work(&mut self.inner.borrow_mut().out)
-    }
-
     /// Writes what there is and notes whether the client takes it.
-    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+    pub fn poll_write(&self, out: &mut Outbound, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
         let inner = &mut *self.inner.borrow_mut();
         let Some(stream) = &mut inner.stream else { return Poll::Ready(Err(Ending::Broken)) };
-        let written = inner.out.poll_write(stream, cx);
-        // Over TLS, bytes that were taken may still be on this side.
-        let flushed = match written {
-            Poll::Ready(Ok(())) => std::pin::Pin::new(stream).poll_flush(cx),
-            other => other,
-        };
-        match flushed {
+        match out.poll_write(stream, cx) {
             Poll::Ready(done) => {
                 self.activity.wrote_some();
                 Poll::Ready(done.map_err(|_| Ending::Broken))
@@ -163,7 +150,6 @@ impl Link {
         inner.request += 1;
         inner.abandoned = true;
         inner.task = None;
-        inner.out.rest();
     }
 
     /// The raw connection, with what has been read behind the request.
@@ -231,7 +217,7 @@ impl Inner {
             if ready!(self.poll_continue(cx)).is_err() {
                 return Poll::Ready(Some(Err(Broken)));
             }
-            let expected = self.body.left().unwrap_or(0);
+            let expected = self.body.coming();
             match ready!(self.fill(cx, expected)) {
                 Ok(0) | Err(_) => {
                     // A request's body never ends with its connection, so that this is a truncation.

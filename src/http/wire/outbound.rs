@@ -92,7 +92,8 @@ impl Outbound {
         }
         self.gathered.clear();
         self.written = 0;
-        Poll::Ready(Ok(()))
+        // Over TLS, bytes that were taken may still be on this side.
+        Pin::new(stream).poll_flush(cx)
     }
 
     fn advance(&mut self, mut written: usize) {

@@ -6,6 +6,8 @@
 
 mod inbound;
 mod outbound;
+mod sending;
 
 pub use inbound::poll_fill;
 pub use outbound::Outbound;
+pub use sending::{Sending, Trouble};
