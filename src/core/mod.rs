@@ -16,14 +16,18 @@ pub mod trace;
 pub mod websocket;
 
 pub mod backoff;
+pub mod balance;
 pub mod breaker;
 pub mod bucket;
+pub mod budget;
 pub mod drain;
+pub mod eject;
 pub mod health;
 pub mod histogram;
 pub mod inflight;
 pub mod keyed;
 pub mod retry;
+pub mod window;
 
 #[cfg(test)]
 mod testing;

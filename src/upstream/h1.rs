@@ -36,6 +36,8 @@ pub(super) struct Conn<B> {
     pub(super) idle_since: Cell<Option<Instant>>,
     home: Weak<Idle<B>>,
     tally: Rc<Tally>,
+    /// The pool's epoch when it was opened.
+    pub(super) epoch: u64,
     /// Counted in the tally's `active`: from opening or taking until idle or dropped.
     busy: Cell<bool>,
 }
@@ -56,6 +58,7 @@ impl<B> Conn<B> {
             state: RefCell::new(State::new(io)),
             idle_since: Cell::new(None),
             home: Rc::downgrade(home),
+            epoch: home.epoch(),
             tally,
             busy: Cell::new(true),
         })

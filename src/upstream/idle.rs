@@ -12,7 +12,7 @@
 //! app that closes after 8 ms idle: no failure in 2,000 POSTs and 2,000 replayable requests at random intervals up to
 //! 12 ms; without the bound on replayable ones, 1 % of them were reset.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
@@ -32,6 +32,8 @@ use super::tally::Tally;
 pub(super) struct Idle<B> {
     stack: RefCell<VecDeque<Rc<Conn<B>>>>,
     learned: RefCell<IdleTimeout>,
+    /// Connections of an earlier epoch are not kept.
+    epoch: Cell<u64>,
     sweeper: Sweeper,
     warden: RefCell<Option<Warden>>,
     me: Weak<Idle<B>>,
@@ -57,6 +59,7 @@ impl<B: 'static> Idle<B> {
         Rc::new_cyclic(|me| Self {
             stack: RefCell::default(),
             learned: RefCell::default(),
+            epoch: Cell::new(0),
             sweeper: Sweeper::default(),
             warden: RefCell::default(),
             me: me.clone(),
@@ -67,9 +70,9 @@ impl<B: 'static> Idle<B> {
     }
 
     /// An idle connection that may be used now, and how long it was idle.
-    pub(super) async fn take(&self, replayable: bool) -> Option<(Rc<Conn<B>>, Duration)> {
+    pub(super) async fn take(&self, now: Instant, replayable: bool) -> Option<(Rc<Conn<B>>, Duration)> {
         loop {
-            let (conn, age) = self.pop(now(), replayable)?;
+            let (conn, age) = self.pop(now, replayable)?;
             if !replayable || age >= QUIET {
                 // The runtime polls its sockets before it resumes us.
                 tokio::task::yield_now().await;
@@ -129,7 +132,7 @@ impl<B: 'static> Idle<B> {
 
     pub(super) fn put(&self, conn: Rc<Conn<B>>) {
         conn.set_busy(false);
-        if self.max == 0 || self.timeout.is_zero() {
+        if self.max == 0 || self.timeout.is_zero() || conn.epoch != self.epoch.get() {
             return;
         }
         self.ensure_warden();
@@ -185,6 +188,14 @@ impl<B: 'static> Idle<B> {
         self.learned.borrow_mut().closed_after(age);
     }
 
+    /// A connection that had been idle for `age` broke, without an answer, so long after a request was written to it.
+    /// At once, that is the keep-alive race lost; later it is what the app made of the request.
+    pub(super) fn broke_after(&self, age: Duration, written: Duration) {
+        if written < RACE_MAX {
+            self.closed_after(age);
+        }
+    }
+
     /// Reads `Keep-Alive: timeout=` from a response.
     pub(super) fn announced(&self, headers: &HeaderMap) {
         if let Some(timeout) = headers.get(KEEP_ALIVE).and_then(|value| keep_alive_timeout(value.as_bytes())) {
@@ -200,6 +211,11 @@ impl<B: 'static> Idle<B> {
         self.stack.borrow().len()
     }
 
+    /// Connections in use are closed when they become idle.
+    pub(super) fn retire(&self) {
+        self.epoch.set(self.epoch.get() + 1);
+    }
+
     pub(super) fn clear(&self) {
         let all = std::mem::take(&mut *self.stack.borrow_mut());
         discard(all);
@@ -209,6 +225,10 @@ impl<B: 'static> Idle<B> {
 impl<B> Idle<B> {
     pub(super) fn tally(&self) -> &Rc<Tally> {
         &self.tally
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.get()
     }
 
     /// A connection was alive after having been idle for `age`.
@@ -259,6 +279,8 @@ fn keep_alive_timeout(value: &[u8]) -> Option<Duration> {
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// A connection used more recently than this is taken without polling the sockets first.
 const QUIET: Duration = Duration::from_millis(10);
+/// How late the end of a connection that the app closed while it was idle may come, on a busy machine.
+const RACE_MAX: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
@@ -323,7 +345,7 @@ mod tests {
             assert!(idle.pop(most - nanosecond, false).is_none());
             assert!(idle.pop(most - nanosecond, true).is_some());
             let _theirs = put(&idle, Duration::ZERO).await;
-            assert!(idle.take(false).await.is_some());
+            assert!(idle.take(now(), false).await.is_some());
         });
     }
 
@@ -346,7 +368,7 @@ mod tests {
             assert_eq!(idle.len(), 1);
             assert!(closed(&mut older).await);
 
-            let (conn, age) = idle.take(true).await.expect("the newest");
+            let (conn, age) = idle.take(now(), true).await.expect("the newest");
             assert!((1..2).contains(&age.as_secs()));
             idle.put(conn);
             let since = idle.stack.borrow()[0].idle_since.get().expect("idle");

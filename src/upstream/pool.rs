@@ -54,7 +54,7 @@ where
         let host = HeaderValue::from_str(authority.as_str()).unwrap_or(HeaderValue::from_static("localhost"));
         let tally = Rc::new(Tally::default());
         let place = match &spec.address {
-            Address::Tcp { host, port } => Place::Named(Names::new(host, *port)),
+            Address::Tcp { host, port } => Place::Named(Names::new(host, *port, spec.refresh)),
             Address::Unix(path) => Place::Unix(path.clone()),
         };
         Rc::new(Pool {
@@ -73,6 +73,7 @@ where
     ///
     /// Must run inside a `LocalSet`.
     pub async fn send(self: &Rc<Self>, req: Request<B>, how: SendHow) -> Result<Response<UpstreamBody>, SendError<B>> {
+        self.tend();
         match self.choose(&req, how) {
             Choice::Http1 => self.send_http1(req, how, None).await,
             Choice::Http2(alpn) => match self.send_http2(req, how, alpn).await {
@@ -105,7 +106,8 @@ where
         prepare::http1(&mut req, &self.target);
         let mut reuse = !how.fresh && opened.is_none();
         loop {
-            let idle = if reuse { self.idle.take(how.replayable).await } else { None };
+            let taken = now();
+            let idle = if reuse { self.idle.take(taken, how.replayable).await } else { None };
             let (conn, idle_for) = match idle {
                 Some((conn, age)) => (conn, Some(age)),
                 None => {
@@ -122,7 +124,12 @@ where
             };
             match conn.send(req, idle_for.is_some()).await {
                 Ok(head) => return Ok(self.answer_http1(head, conn, idle_for)),
-                Err(Failed::Sent(error)) => return Err(error),
+                Err(Failed::Sent(error)) => {
+                    if let (Some(age), SendError::Reset { .. }) = (idle_for, &error) {
+                        self.idle.broke_after(age, now().saturating_duration_since(taken));
+                    }
+                    return Err(error);
+                }
                 Err(Failed::NeverWritten(back)) => req = back,
             }
             let Some(age) = idle_for else {
@@ -253,6 +260,16 @@ where
 }
 
 impl<B: 'static> Pool<B> {
+    /// Follows a name that has moved: connections made so far are used no more.
+    fn tend(&self) {
+        let Place::Named(names) = &self.place else { return };
+        names.tend();
+        if names.moved() {
+            self.close_idle();
+            self.idle.retire();
+        }
+    }
+
     pub fn spec(&self) -> &EndpointSpec {
         &self.spec
     }

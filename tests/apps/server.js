@@ -1,5 +1,5 @@
-// An app on Node's own HTTP server: says its port, its signals and what it was asked. PORT and the arguments
-// `normal CODE`, `stubborn` and `fail CODE` say how it lives and ends.
+// An app on Node's own HTTP server: says its port, its signals and what it was asked. HOST, PORT and
+// the arguments `normal CODE`, `stubborn` and `fail CODE` say where it listens, how it lives and how it ends.
 const crypto = require('crypto');
 const http = require('http');
 const log = (words) => process.stdout.write(words + '\n');
@@ -74,5 +74,6 @@ const server = http.createServer((req, res) => {
   });
 });
 server.on('checkContinue', (req, res) => { res.writeContinue(); server.emit('request', req, res); });
-const start = () => server.listen(Number(process.env.PORT || 0), '127.0.0.1', () => log(`port ${server.address().port}`));
+const { HOST = '127.0.0.1', PORT = 0 } = process.env;
+const start = () => server.listen(Number(PORT), HOST, () => log(`port ${server.address().port}`));
 setTimeout(start, Number(process.env.START_AFTER_MS || 0));

@@ -9,7 +9,9 @@ use crate::{Stand, bytes, digest, same, with_tls};
 
 fn node() -> Option<Running> {
     let there = tools::have_tool("node") && tools::have_tool("curl");
-    there.then(|| Running::start(Command::new("node").arg(tools::script("server.js")).env_remove("PORT")))
+    there.then(|| {
+        Running::start(Command::new("node").arg(tools::script("server.js")).env_remove("PORT").env_remove("HOST"))
+    })
 }
 
 #[test]
@@ -58,7 +60,7 @@ fn an_upload_arrives_to_the_last_byte() {
     let Some(app) = node() else { return };
     let stand = Stand::new(app);
     let directory = tempfile::tempdir().expect("a directory");
-    let (file, body) = (directory.path().join("upload"), bytes(20_000_000));
+    let (file, body) = (directory.path().join("upload"), bytes(8_000_000));
     std::fs::write(&file, &body).expect("a file");
     let (file, digest) = (file.display().to_string(), digest(&body));
     let url = format!("http://{}/digest", stand.web());

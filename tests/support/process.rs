@@ -76,6 +76,12 @@ impl Launch {
     pub fn start(self) -> Outrigger {
         let file = self.directory.path().join("outrigger.yaml");
         std::fs::write(&file, &self.config).expect("the configuration file");
+        self.start_with(&file)
+    }
+
+    /// With a file that lies somewhere already.
+    pub fn start_with(self, file: &Path) -> Outrigger {
+        let file = file.to_owned();
         let mut command = match &self.through {
             Some(script) => {
                 let mut shell = Command::new("sh");
@@ -225,6 +231,11 @@ impl Outrigger {
     /// The access log's first line that fits.
     pub fn wait_for_access(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         self.stdout.wait(what, fits)
+    }
+
+    /// Waits for a line of the output, which a wrapped app shares.
+    pub fn wait_for_output(&self, what: &str, words: &str) {
+        self.stdout.find(what, |line| line.contains(words).then_some(()));
     }
 
     pub fn ops(&self, path: &str) -> Response {
