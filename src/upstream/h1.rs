@@ -45,7 +45,7 @@ pub(super) struct Conn<B> {
 /// Why there is no answer.
 pub(super) enum Failed<B> {
     /// Nothing was written, and here is the request.
-    NeverWritten(Request<B>),
+    NeverWritten(Box<Request<B>>),
     Sent(SendError<B>),
 }
 
@@ -118,7 +118,7 @@ where
             let state = &mut *self.state.borrow_mut();
             if let Some(req) = waiting.take() {
                 if reused && state.fill(cx, 0).is_ready() {
-                    return Poll::Ready(Err(Failed::NeverWritten(req)));
+                    return Poll::Ready(Err(Failed::NeverWritten(Box::new(req))));
                 }
                 method = req.method().clone();
                 state.begin(req, cx)?;

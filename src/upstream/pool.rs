@@ -130,7 +130,7 @@ where
                     }
                     return Err(error);
                 }
-                Err(Failed::NeverWritten(back)) => req = back,
+                Err(Failed::NeverWritten(back)) => req = *back,
             }
             let Some(age) = idle_for else {
                 return Err(SendError::NeverWritten { request: Some(Box::new(req)) });

@@ -87,7 +87,7 @@ where
             // Nothing more is needed of it, unless it has to be given back.
             let written = self.write(cx);
             return match written {
-                _ if self.is_lost() => Err(Failed::NeverWritten(req)),
+                _ if self.is_lost() => Err(Failed::NeverWritten(Box::new(req))),
                 Poll::Ready(Err(cause)) => Err(Failed::Sent(SendError::reset(true, cause))),
                 Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
             };
