@@ -15,11 +15,13 @@ pub mod request_id;
 pub mod trace;
 pub mod websocket;
 
+pub mod admission;
 pub mod backoff;
 pub mod breaker;
 pub mod bucket;
 pub mod drain;
 pub mod frequent;
+pub mod gradient;
 pub mod health;
 pub mod histogram;
 pub mod inflight;
