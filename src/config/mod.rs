@@ -10,6 +10,8 @@ pub mod settings;
 
 mod check;
 mod read;
+mod read_breaker;
+mod read_limit;
 mod read_route;
 mod read_upstream;
 

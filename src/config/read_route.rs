@@ -6,11 +6,12 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::reader::Map;
 use super::settings::{
-    HeaderEdits, Mode, RateKey, RateLimit, Retry, RetryConditions, Route, RouteAction, RouteDefaults, RouteMatch,
+    HeaderEdits, Retry, RetryBudget, RetryConditions, Route, RouteAction, RouteDefaults, RouteMatch,
     Timeouts,
 };
 use super::units;
 use super::yaml::{Node, Value};
+use crate::core::units::{Rate, Ratio};
 
 pub fn default_timeouts() -> Timeouts {
     Timeouts {
@@ -31,13 +32,19 @@ pub fn default_retry() -> Retry {
             reset: true,
             per_try_timeout: true,
             grpc_unavailable: true,
-            statuses: vec![502, 503, 504],
+            statuses: vec![429, 502, 503, 504],
         },
         per_try: None,
         backoff_base: Duration::from_millis(25),
         backoff_factor: 2.0,
         backoff_max: Duration::from_millis(250),
         body_max: 64 * 1024,
+        budget: RetryBudget {
+            percent: Ratio(0.2),
+            interval: Duration::from_secs(10),
+            rate_min: Rate { count: 3, per: Duration::from_secs(1) },
+            own: false,
+        },
     }
 }
 
@@ -93,7 +100,7 @@ pub fn retry(map: Map<'_, '_>, inherited: &Retry) -> Retry {
         "The largest body that is remembered for another attempt.",
         units::bytes,
     );
-    map.later("budget");
+    let budget = budget(&map, &inherited.budget);
     map.later_unless("hedge", is_off);
     map.finish();
     Retry {
@@ -104,6 +111,27 @@ pub fn retry(map: Map<'_, '_>, inherited: &Retry) -> Retry {
         backoff_factor: factor.unwrap_or(inherited.backoff_factor),
         backoff_max: max.unwrap_or(inherited.backoff_max),
         body_max: body_max.unwrap_or(inherited.body_max),
+        budget,
+    }
+}
+
+fn budget(retry: &Map<'_, '_>, inherited: &RetryBudget) -> RetryBudget {
+    let map =
+        retry.block("budget", "How many attempts beyond the first, so that retries do not multiply a long fault.");
+    let percent = map.ratio("percent", "20%", "Of the real requests of the interval.");
+    let interval = map.value("interval", "duration", "10s", "What the requests are counted over.", |text| {
+        let expected = "a time of 100ms to 10m";
+        let range = Duration::from_millis(100)..=Duration::from_secs(600);
+        units::duration(text).ok().filter(|time| range.contains(time)).ok_or(expected)
+    });
+    let rate_min = map.value("rate_min", "rate", "3/s", "Allowed whatever the traffic.", units::rate);
+    map.finish();
+    RetryBudget {
+        // The file's own values are every route's; what a route sets is its alone.
+        own: retry.has("budget") && retry.path != "retry",
+        percent: percent.unwrap_or(inherited.percent),
+        interval: interval.unwrap_or(inherited.interval),
+        rate_min: rate_min.unwrap_or(inherited.rate_min),
     }
 }
 
@@ -152,71 +180,6 @@ fn is_off(node: &Node) -> bool {
 
 fn is_word(node: &Node, word: &str) -> bool {
     matches!(&node.value, Value::Scalar { text, .. } if text == word)
-}
-
-pub fn rate_limits(root: &Map<'_, '_>) -> Vec<RateLimit> {
-    let limits = root.named("rate_limits", "Limits that routes name, by name.");
-    let read = |(name, map): (String, Map<'_, '_>)| {
-        let key = rate_key(&map);
-        let rate = map.rate("rate", "How many in how long.");
-        if rate.is_none() && !map.has("rate") {
-            map.context.problem(&format!("{}.rate", map.path), None, "nothing", units::RATE, None);
-        }
-        let burst = map.count("burst", "1", "How many may come at once.").unwrap_or(1);
-        let cost = map.count("cost", "1", "What one request is worth; at most the burst.").unwrap_or(1);
-        if cost > burst {
-            let hint = "no request could ever pass: raise burst, or lower cost".to_owned();
-            let found = format!("a cost of {cost} above the burst of {burst}");
-            map.context.problem(
-                &format!("{}.cost", map.path),
-                map.at("cost"),
-                found,
-                "a cost that the burst can pay",
-                Some(hint),
-            );
-        }
-        let doc = "shadow refuses nobody and counts who would have been; off decides nothing.";
-        let mode = match map.choice("mode", &["enforce", "shadow", "off"], "enforce", doc) {
-            Some("shadow") => Mode::Shadow,
-            Some("off") => Mode::Off,
-            Some(_) | None => Mode::Enforce,
-        };
-        map.later("store");
-        map.later("when_unavailable");
-        map.finish();
-        Some(RateLimit { name, key, rate: rate?, burst, cost, mode })
-    };
-    limits.into_iter().filter_map(read).collect()
-}
-
-const RATE_KEY: &str = "client_ip, route, header:NAME or cookie:NAME";
-
-fn rate_key(map: &Map<'_, '_>) -> Vec<RateKey> {
-    let claims = |node: &Node| {
-        let jwt = |item: &Node| matches!(&item.value, Value::Scalar { text, .. } if text.starts_with("jwt:"));
-        !matches!(&node.value, Value::List(items) if items.iter().any(jwt))
-    };
-    let doc = "Whose requests are counted together: a list of client_ip, route, header:NAME, cookie:NAME.";
-    if map.not_yet_unless("key", claims) {
-        return vec![RateKey::ClientIp];
-    }
-    let parts = map.values("key", "list of key parts", doc, |text| match text.split_once(':') {
-        None if text == "client_ip" => Ok(RateKey::ClientIp),
-        None if text == "route" => Ok(RateKey::Route),
-        Some(("header", name)) => HeaderName::from_bytes(name.as_bytes())
-            .map(|name| RateKey::Header(name.as_str().to_owned()))
-            .map_err(|_| RATE_KEY),
-        Some(("cookie", name)) if !name.is_empty() => Ok(RateKey::Cookie(name.to_owned())),
-        Some(_) | None => Err(RATE_KEY),
-    });
-    match parts {
-        Some(parts) if parts.is_empty() => {
-            map.context.problem(&format!("{}.key", map.path), map.at("key"), "an empty list", RATE_KEY, None);
-            vec![RateKey::ClientIp]
-        }
-        Some(parts) => parts,
-        None => vec![RateKey::ClientIp],
-    }
 }
 
 /// The routes, or the one that takes everything when none were typed.

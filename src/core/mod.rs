@@ -17,9 +17,12 @@ pub mod websocket;
 
 pub mod admission;
 pub mod backoff;
+pub mod balance;
 pub mod breaker;
 pub mod bucket;
+pub mod budget;
 pub mod drain;
+pub mod eject;
 pub mod frequent;
 pub mod gradient;
 pub mod health;
@@ -27,6 +30,7 @@ pub mod histogram;
 pub mod inflight;
 pub mod keyed;
 pub mod retry;
+pub mod window;
 
 #[cfg(test)]
 mod testing;

@@ -6,19 +6,21 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::headers::{self, NotAHeader};
+use super::limits;
 use super::{
-    Action, ClientAuth, DrainPlan, EndpointPlan, HealthCheck, HttpsRedirect, LimitPlan, ListenerPlan, Plan,
-    ProxyProtocol, RateKey, Retry, Rewrite, RoutePlan, Template, Timeouts, TlsPlan, TracePlan, UpstreamPlan,
+    Action, Balance, BreakerPlan, BudgetPlan, CheckKind, ClientAuth, DrainPlan, EndpointPlan, HealthCheck,
+    HttpsRedirect, LimitPlan, ListenerPlan, Plan, ProxyProtocol, Retry, Rewrite, RoutePlan, Template, Timeouts,
+    TlsPlan, TracePlan, UpstreamPlan,
 };
 use crate::config::settings as wanted;
+use crate::core::breaker::Consecutive;
 use crate::core::route::{Router, Rule};
-use crate::core::{backoff, breaker, bucket, health};
+use crate::core::units::Address;
+use crate::core::{backoff, balance, breaker, budget, eject, health};
+use crate::state::clock;
 use crate::state::states::States;
 use crate::telemetry::Telemetry;
 use crate::upstream::{ClientTls, EndpointSpec, Protocol};
-
-/// `consecutive_failures: auto`.
-const CONSECUTIVE_FAILURES_AUTO: u32 = 5;
 
 /// Something that only shows when the plan is made.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ pub fn compile(
 ) -> Result<Plan, Vec<PlanProblem>> {
     let mut compiler =
         Compiler { settings, states, telemetry, problems: Vec::new(), upstreams: Vec::new(), limits: Vec::new() };
-    compiler.limits = settings.rate_limits.iter().filter_map(|limit| compiler.limit(limit)).collect();
+    compiler.limits = settings.rate_limits.iter().filter_map(|limit| limits::limit(limit, states)).collect();
     for upstream in &settings.upstreams {
         let compiled = compiler.upstream(upstream);
         compiler.upstreams.push(Arc::new(compiled));
@@ -82,24 +84,34 @@ impl Compiler<'_> {
     }
 
     fn upstream(&mut self, upstream: &wanted::Upstream) -> UpstreamPlan {
-        let endpoints = upstream.endpoints.iter().filter_map(|endpoint| self.endpoint(upstream, endpoint)).collect();
-        let breaker = &upstream.circuit_breaker;
+        let endpoints: Vec<EndpointPlan> =
+            upstream.endpoints.iter().filter_map(|endpoint| self.endpoint(upstream, endpoint)).collect();
+        let state = self.states.upstream(&upstream.name);
+        let among_others = state.was_planned() && endpoints.len() > 1;
+        for endpoint in &endpoints {
+            endpoint.state.place(among_others, clock::now());
+        }
         UpstreamPlan {
             name: upstream.name.as_str().into(),
             metrics: self.telemetry.upstream_metrics(&upstream.name),
-            state: self.states.upstream(&upstream.name),
+            state,
             endpoints,
-            breaker: (breaker.mode == wanted::Mode::Enforce).then(|| breaker::Params {
-                consecutive_failures: breaker.consecutive_failures.unwrap_or(CONSECUTIVE_FAILURES_AUTO),
-                open_for_base: breaker.open_for_base,
-                open_for_max: breaker.open_for_max,
-                probes: breaker.probes,
-            }),
+            balance: Balance {
+                policy: match upstream.balance {
+                    wanted::Balance::PeakEwma => balance::Policy::PeakEwma,
+                    wanted::Balance::LeastRequest => balance::Policy::LeastRequest,
+                    wanted::Balance::RoundRobin => balance::Policy::RoundRobin,
+                },
+                load: balance::Params::default(),
+                eject: eject::Params::default(),
+            },
+            breaker: breaker(&upstream.circuit_breaker),
             concurrency_max: upstream.concurrency_max,
             health_check: upstream.health_check.as_ref().map(|check| HealthCheck {
-                path: match &check.kind {
-                    wanted::HealthCheckKind::Http { path } => Some(path.clone()),
-                    wanted::HealthCheckKind::Tcp => None,
+                kind: match &check.kind {
+                    wanted::HealthCheckKind::Http { path } => CheckKind::Http(path.clone()),
+                    wanted::HealthCheckKind::Tcp => CheckKind::Tcp,
+                    wanted::HealthCheckKind::Grpc { service } => CheckKind::Grpc(service.clone()),
                 },
                 interval: check.interval,
                 timeout: check.timeout,
@@ -124,14 +136,15 @@ impl Compiler<'_> {
             self.problem(at, "the host is not a valid authority");
             return None;
         };
+        // What its certificates say, not where they are: a changed CA must not leave old connections in use.
         let identity = format!(
-            "{} {} {:?} {:?} {} {:?}",
+            "{} {:?} {:?} {} {:?} {:?}",
             endpoint.address,
-            endpoint.tls,
-            upstream.tls,
+            tls.as_ref().map(|tls| tls.identity()),
             upstream.protocol,
             upstream.pool.idle_max,
-            upstream.pool.idle_timeout
+            upstream.pool.idle_timeout,
+            upstream.resolve_refresh
         );
         let address = endpoint.address.to_string();
         Some(EndpointPlan {
@@ -146,6 +159,7 @@ impl Compiler<'_> {
                 authority: endpoint.authority.clone(),
                 idle_max: upstream.pool.idle_max,
                 idle_timeout: upstream.pool.idle_timeout,
+                refresh: upstream.resolve_refresh,
             }),
         })
     }
@@ -173,12 +187,17 @@ impl Compiler<'_> {
         };
         let named = |name: &String| self.limits.iter().find(|limit| *limit.name == **name).cloned();
         let limits: Vec<Arc<LimitPlan>> = route.rate_limits.iter().filter_map(named).collect();
+        let breaker = match &action {
+            Action::Forward { upstream, .. } => Some(upstream.state.route_breaker(&upstream.name, &route.name)),
+            Action::Redirect { .. } => None,
+        };
         Some(Arc::new(RoutePlan {
+            breaker,
             name: route.name.as_str().into(),
             metrics: self.telemetry.route_metrics(&route.name),
             action,
             timeouts: timeouts(&route.timeouts),
-            retry: retry(&route.retry),
+            retry: self.retry(route),
             limits_policy: headers::limits_policy(&limits),
             limits,
             body_max: route.body_max,
@@ -187,24 +206,42 @@ impl Compiler<'_> {
         }))
     }
 
-    fn limit(&self, limit: &wanted::RateLimit) -> Option<Arc<LimitPlan>> {
-        let key = limit.key.iter().filter_map(|part| match part {
-            wanted::RateKey::ClientIp => Some(RateKey::ClientIp),
-            wanted::RateKey::Route => Some(RateKey::Route),
-            wanted::RateKey::Header(name) => HeaderName::from_bytes(name.as_bytes()).ok().map(RateKey::Header),
-            wanted::RateKey::Cookie(name) => Some(RateKey::Cookie(name.clone())),
-        });
-        (limit.mode != wanted::Mode::Off).then(|| {
-            Arc::new(LimitPlan {
-                label: headers::quoted(&limit.name),
-                name: limit.name.as_str().into(),
-                key: key.collect(),
-                params: bucket::params(limit.rate, limit.burst),
-                cost: limit.cost,
-                enforced: limit.mode == wanted::Mode::Enforce,
-                state: self.states.limit(&format!("{} {:?}", limit.name, limit.key)),
-            })
-        })
+    fn retry(&self, route: &wanted::Route) -> Retry {
+        let retry = &route.retry;
+        let budget = match &route.action {
+            wanted::RouteAction::Forward { upstream, .. } => Some(self.budget(upstream, route)),
+            wanted::RouteAction::Redirect { .. } => None,
+        };
+        Retry {
+            attempts: retry.attempts,
+            connect: retry.conditions.connect,
+            reset: retry.conditions.reset,
+            per_try_timeout: retry.conditions.per_try_timeout,
+            grpc_unavailable: retry.conditions.grpc_unavailable,
+            statuses: retry.conditions.statuses.clone(),
+            per_try: retry.per_try,
+            backoff: backoff::Backoff {
+                base: retry.backoff_base,
+                factor: retry.backoff_factor,
+                max: retry.backoff_max,
+            },
+            body_max: retry.body_max,
+            budget,
+        }
+    }
+
+    /// Routes that inherit the budget share their upstream's; one that sets it has its own.
+    fn budget(&self, upstream: &str, route: &wanted::Route) -> BudgetPlan {
+        let wanted::RetryBudget { percent, interval, rate_min, own } = &route.retry.budget;
+        BudgetPlan {
+            params: budget::Params {
+                ratio: percent.0,
+                window: *interval,
+                floor: rate_min.count as f64 / rate_min.per.as_secs_f64(),
+            },
+            state: self.states.budget(upstream, if *own { &route.name } else { "" }),
+            own: *own,
+        }
     }
 
     fn listener(&mut self, listener: &wanted::Listener, shared: &[Arc<RoutePlan>]) -> Option<ListenerPlan> {
@@ -225,7 +262,7 @@ impl Compiler<'_> {
             }
         };
         Some(ListenerPlan {
-            slot: self.states.listener_slot(&listener.address.to_string()),
+            slot: self.states.listener_slot(&listener_identity(listener)),
             name: listener.name.as_str().into(),
             address: listener.address.clone(),
             tls: listener.tls.as_ref().map(tls),
@@ -275,6 +312,14 @@ impl Compiler<'_> {
     }
 }
 
+/// An address, of which there is one; but the system picks another port for each listener on port 0.
+fn listener_identity(listener: &wanted::Listener) -> String {
+    match &listener.address {
+        Address::Tcp { port: 0, .. } => format!("{} {}", listener.address, listener.name),
+        Address::Tcp { .. } | Address::Unix(_) => listener.address.to_string(),
+    }
+}
+
 fn client_tls(options: Option<&wanted::UpstreamTls>, endpoint: &wanted::Endpoint) -> Result<Arc<ClientTls>, String> {
     let server_name = options.and_then(|options| options.server_name.as_deref());
     let ca = options.and_then(|options| options.ca.as_deref());
@@ -317,18 +362,25 @@ fn timeouts(timeouts: &wanted::Timeouts) -> Timeouts {
     }
 }
 
-fn retry(retry: &wanted::Retry) -> Retry {
-    Retry {
-        attempts: retry.attempts,
-        connect: retry.conditions.connect,
-        reset: retry.conditions.reset,
-        per_try_timeout: retry.conditions.per_try_timeout,
-        grpc_unavailable: retry.conditions.grpc_unavailable,
-        statuses: retry.conditions.statuses.clone(),
-        per_try: retry.per_try,
-        backoff: backoff::Backoff { base: retry.backoff_base, factor: retry.backoff_factor, max: retry.backoff_max },
-        body_max: retry.body_max,
-    }
+fn breaker(breaker: &wanted::CircuitBreaker) -> Option<BreakerPlan> {
+    let shadow = match breaker.mode {
+        wanted::Mode::Off => return None,
+        wanted::Mode::Enforce => false,
+        wanted::Mode::Shadow => true,
+    };
+    let route = breaker::Params {
+        consecutive: breaker.consecutive_failures.map_or(Consecutive::Auto, Consecutive::Exactly),
+        failure_rate: breaker.failure_rate.0,
+        volume_min: breaker.volume_min,
+        slow_rate: breaker.slow_call.as_ref().map(|slow| slow.rate.0),
+        window: breaker.window,
+        open_for_base: breaker.open_for_base,
+        open_for_max: breaker.open_for_max,
+        probes: breaker.probes,
+        ramp: breaker.ramp,
+    };
+    let slow = breaker.slow_call.as_ref().map(|slow| slow.duration);
+    Some(BreakerPlan { endpoint: breaker::Params { slow_rate: None, ..route }, route, slow, shadow })
 }
 
 fn tls(tls: &wanted::ServerTls) -> TlsPlan {

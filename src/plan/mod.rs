@@ -4,6 +4,7 @@
 pub mod compile;
 pub mod diff;
 mod headers;
+mod limits;
 mod redirect;
 
 use std::net::IpAddr;
@@ -16,7 +17,9 @@ use ipnet::IpNet;
 
 use crate::core::route::Router;
 use crate::core::units::Address;
-use crate::core::{backoff, breaker, bucket, health};
+use crate::core::{backoff, balance, breaker, bucket, budget, eject, health};
+use crate::state::breaker::BreakerState;
+use crate::state::budget::BudgetState;
 use crate::state::endpoint::{EndpointState, UpstreamState};
 use crate::state::limit::LimitState;
 use crate::telemetry::{RouteMetrics, UpstreamMetrics};
@@ -134,6 +137,8 @@ pub struct RoutePlan {
     pub action: Action,
     pub timeouts: Timeouts,
     pub retry: Retry,
+    /// Of the answers on this route; `None` for routes that ask no app.
+    pub breaker: Option<Arc<BreakerState>>,
     pub limits: Vec<Arc<LimitPlan>>,
     /// The `RateLimit-Policy` of this route, when it has limits.
     pub limits_policy: Option<HeaderValue>,
@@ -176,6 +181,17 @@ pub struct Retry {
     pub per_try: Option<Duration>,
     pub backoff: backoff::Backoff,
     pub body_max: u64,
+    /// `None` for routes that ask no app.
+    pub budget: Option<BudgetPlan>,
+}
+
+/// The bucket further attempts are paid from: the upstream's, or the route's own.
+#[derive(Clone)]
+pub struct BudgetPlan {
+    pub params: budget::Params,
+    pub state: Arc<BudgetState>,
+    /// The route has a budget of its own.
+    pub own: bool,
 }
 
 pub struct LimitPlan {
@@ -224,9 +240,30 @@ pub struct UpstreamPlan {
     pub metrics: Arc<UpstreamMetrics>,
     pub state: Arc<UpstreamState>,
     pub endpoints: Vec<EndpointPlan>,
-    pub breaker: Option<breaker::Params>,
+    pub balance: Balance,
+    /// `None` is off.
+    pub breaker: Option<BreakerPlan>,
     pub concurrency_max: usize,
     pub health_check: Option<HealthCheck>,
+}
+
+/// How the breakers of an upstream judge: its endpoints by their transport, the routes to it by its answers.
+#[derive(Clone, Copy, Debug)]
+pub struct BreakerPlan {
+    pub endpoint: breaker::Params,
+    pub route: breaker::Params,
+    /// From when on a good answer is a slow call.
+    pub slow: Option<Duration>,
+    /// Judges, tells and counts, and lets everything through.
+    pub shadow: bool,
+}
+
+/// How the endpoints are chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct Balance {
+    pub policy: balance::Policy,
+    pub load: balance::Params,
+    pub eject: eject::Params,
 }
 
 pub struct EndpointPlan {
@@ -241,9 +278,18 @@ pub struct EndpointPlan {
 
 #[derive(Clone, Debug)]
 pub struct HealthCheck {
-    /// `None` checks that a TCP connection can be made.
-    pub path: Option<String>,
+    pub kind: CheckKind,
     pub interval: Duration,
     pub timeout: Duration,
     pub params: health::Params,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    /// A GET of this path is answered 2xx.
+    Http(String),
+    /// A connection can be made.
+    Tcp,
+    /// `grpc.health.v1` says SERVING for this service; an empty name is the server.
+    Grpc(String),
 }

@@ -1,92 +1,52 @@
 //! What is known of one endpoint and of one upstream, whatever plan is in force: breaker, health, requests in flight.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
+use super::breaker::BreakerState;
+use super::clock;
 use super::journal::lock;
-use crate::core::breaker::{Breaker, Forced, Outcome, Params, State, Ticket, Transition};
+use crate::core::balance::{self, Load, Seen};
+use crate::core::breaker::State;
+use crate::core::eject::{self, Record, Tally};
 use crate::core::health::{self, Health};
 use crate::core::inflight;
 
 /// One address of an upstream.
 pub struct EndpointState {
     pub address: String,
-    breaker: Mutex<Breaker>,
-    /// The breaker is closed and has counted no failure: most requests need not lock it.
-    calm: AtomicBool,
+    /// Of its transport: refused, reset, malformed.
+    pub breaker: Arc<BreakerState>,
     health: Mutex<(Health, Option<String>)>,
     /// 0 unknown, 1 healthy, 2 unhealthy: the health as the data plane reads it.
     verdict: AtomicU8,
     pub in_flight: AtomicU32,
-}
-
-/// The right to send one request, to be given back by [`EndpointState::record`].
-pub enum Admission {
-    /// Taken while the breaker was calm; no ticket was drawn.
-    Calm,
-    Ticket(Ticket),
+    /// What its answers say to the choice among endpoints, and of an ejection.
+    answers: Mutex<(Load, Record)>,
+    /// `clock::nanos` of the end of the ejection; 0 when it is not ejected.
+    out_until: AtomicU64,
+    /// Whether a plan has named it.
+    placed: AtomicBool,
 }
 
 impl EndpointState {
-    pub fn new(address: String) -> Self {
+    pub fn new(upstream: &str, address: String) -> Self {
         EndpointState {
+            breaker: Arc::new(BreakerState::new(format!("{upstream} {address}"))),
             address,
-            breaker: Mutex::new(Breaker::new()),
-            calm: AtomicBool::new(true),
             health: Mutex::new((Health::new(), None)),
             verdict: AtomicU8::new(0),
             in_flight: AtomicU32::new(0),
+            answers: Mutex::default(),
+            out_until: AtomicU64::new(0),
+            placed: AtomicBool::new(false),
         }
-    }
-
-    /// Asks the breaker for one request; `Err` is how long it will stay open.
-    pub fn admit(&self, params: &Params, now: Instant) -> Result<Admission, Duration> {
-        if self.calm.load(Ordering::Acquire) {
-            return Ok(Admission::Calm);
-        }
-        let mut breaker = lock(&self.breaker);
-        breaker.admit(params, now).map(Admission::Ticket).map_err(|rejected| rejected.retry_in)
-    }
-
-    /// Settles an admission. A transition is to be written to the journal by the caller.
-    pub fn record(
-        &self,
-        admission: Admission,
-        outcome: Outcome,
-        params: &Params,
-        now: Instant,
-        unit: f64,
-    ) -> Option<Transition> {
-        let ticket = match admission {
-            Admission::Calm if !matches!(outcome, Outcome::Failure) => return None,
-            Admission::Calm => None,
-            Admission::Ticket(ticket) => Some(ticket),
-        };
-        let mut breaker = lock(&self.breaker);
-        let ticket = match ticket {
-            Some(ticket) => ticket,
-            // Admitted while calm and failed since: it counts now, unless the breaker has opened meanwhile.
-            None if matches!(breaker.state(now), State::Closed) => breaker.admit(params, now).ok()?,
-            None => return None,
-        };
-        let failed = matches!(outcome, Outcome::Failure);
-        let transition = breaker.record(ticket, outcome, params, now, unit);
-        let calm = !failed && matches!(breaker.state(now), State::Closed) && breaker.failures() == 0;
-        self.calm.store(calm, Ordering::Release);
-        transition
     }
 
     pub fn breaker_state(&self, now: Instant) -> State {
-        lock(&self.breaker).state(now)
-    }
-
-    /// Opens or closes the breaker by command; `None` gives it back to its own judgement.
-    pub fn force(&self, forced: Option<Forced>, now: Instant) -> Option<Transition> {
-        let mut breaker = lock(&self.breaker);
-        let transition = breaker.force(forced, now);
-        self.calm.store(false, Ordering::Release);
-        transition
+        self.breaker.state(now)
     }
 
     /// Records an active check; `Some` is the new health when it changed. `words` says why it is unhealthy.
@@ -94,6 +54,7 @@ impl EndpointState {
         let well = result.is_ok();
         let mut guard = lock(&self.health);
         let changed = guard.0.record(well, params);
+        let recovered = well && guard.1.is_some();
         guard.1 = result.err();
         let verdict = match guard.0.healthy() {
             None => 0,
@@ -101,9 +62,11 @@ impl EndpointState {
             Some(false) => 2,
         };
         drop(guard);
-        self.verdict.store(verdict, Ordering::Release);
-        let breaker = if well { lock(&self.breaker).healthy(now) } else { None };
-        Changed { health: changed, breaker }
+        let before = self.verdict.swap(verdict, Ordering::AcqRel);
+        if (before, verdict) == (2, 1) {
+            lock(&self.answers).0.warm_up(now);
+        }
+        Changed { health: changed, recovered }
     }
 
     /// `None` while no active check has decided.
@@ -120,10 +83,72 @@ impl EndpointState {
     }
 }
 
+/// The choice among endpoints.
+impl EndpointState {
+    /// A plan names it; a new one among others gets its share in steps.
+    pub fn place(&self, among_others: bool, now: Instant) {
+        if !self.placed.swap(true, Ordering::Relaxed) && among_others {
+            lock(&self.answers).0.warm_up(now);
+        }
+    }
+
+    pub fn seen(&self, params: &balance::Params, now: Instant) -> Seen {
+        lock(&self.answers).0.seen(self.in_flight.load(Ordering::Relaxed), params, now)
+    }
+
+    /// Counts an answer, or the lack of one. `refused` is what is no work done: every failure, and a 429.
+    pub fn learn(
+        &self,
+        failed: bool,
+        refused: bool,
+        took: Duration,
+        load: &balance::Params,
+        eject: &eject::Params,
+        now: Instant,
+    ) {
+        let mut answers = lock(&self.answers);
+        if refused {
+            answers.0.refused(took, load, now);
+        } else {
+            answers.0.answered(took, load, now);
+        }
+        answers.1.answered(failed, eject, now);
+    }
+
+    pub fn tally(&self, params: &eject::Params, now: Instant) -> Tally {
+        lock(&self.answers).1.tally(params, now)
+    }
+
+    /// Leaves it out; for how long.
+    pub fn eject(&self, params: &eject::Params, now: Instant) -> Duration {
+        let out = lock(&self.answers).1.eject(params, now);
+        self.out_until.store(clock::nanos(now + out), Ordering::Release);
+        out
+    }
+
+    pub fn is_ejected(&self) -> bool {
+        self.out_until.load(Ordering::Acquire) != 0
+    }
+
+    /// Ends an ejection whose time is over; true for the one who ended it.
+    pub fn came_back(&self, now: Instant) -> bool {
+        let until = self.out_until.load(Ordering::Acquire);
+        if until == 0 || clock::nanos(now) < until {
+            return false;
+        }
+        let ended = self.out_until.compare_exchange(until, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if ended {
+            lock(&self.answers).0.warm_up(now);
+        }
+        ended
+    }
+}
+
 /// What one active check changed.
 pub struct Changed {
     pub health: Option<bool>,
-    pub breaker: Option<Transition>,
+    /// It went well, and the one before had not.
+    pub recovered: bool,
 }
 
 /// One upstream: the requests in flight and whose turn it is.
@@ -133,6 +158,10 @@ pub struct UpstreamState {
     /// Those of them whose request body had not ended when they took their place.
     uploads: AtomicUsize,
     turn: AtomicUsize,
+    /// The breakers of the routes that lead here, by route.
+    routes: Mutex<BTreeMap<String, Weak<BreakerState>>>,
+    planned: AtomicBool,
+    ejecting: Mutex<()>,
 }
 
 /// A place among an upstream's requests in flight, given back when it is dropped.
@@ -168,6 +197,24 @@ impl UpstreamState {
         Some(Place { upstream: self.clone(), upload: true })
     }
 
+    /// The breaker of what this upstream answers on a route, adopted by name.
+    pub fn route_breaker(&self, upstream: &str, route: &str) -> Arc<BreakerState> {
+        let mut routes = lock(&self.routes);
+        routes.retain(|_, breaker| breaker.strong_count() > 0);
+        if let Some(living) = routes.get(route).and_then(Weak::upgrade) {
+            return living;
+        }
+        let fresh = Arc::new(BreakerState::new(format!("route {route} on {upstream}")));
+        routes.insert(route.to_owned(), Arc::downgrade(&fresh));
+        fresh
+    }
+
+    /// The breakers of all routes that lead here, by route.
+    pub fn route_breakers(&self) -> Vec<(String, Arc<BreakerState>)> {
+        let routes = lock(&self.routes);
+        routes.iter().filter_map(|(name, breaker)| Some((name.clone(), breaker.upgrade()?))).collect()
+    }
+
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Acquire)
     }
@@ -175,6 +222,16 @@ impl UpstreamState {
     /// A number that grows with each request, for round robin.
     pub fn turn(&self) -> usize {
         self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A plan names it; whether an earlier one did.
+    pub fn was_planned(&self) -> bool {
+        self.planned.swap(true, Ordering::Relaxed)
+    }
+
+    /// Held while it is decided whether an endpoint is ejected.
+    pub fn ejecting(&self) -> MutexGuard<'_, ()> {
+        lock(&self.ejecting)
     }
 }
 

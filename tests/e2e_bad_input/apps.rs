@@ -191,8 +191,8 @@ fn a_breaker_opens_and_closes_again() {
         }
     });
     let upstreams = format!(
-        "upstreams: {{ app: {{ endpoints: [\"http://{}\"], circuit_breaker: {{ consecutive_failures: 3, open_for: \
-         {{ base: 500ms, max: 500ms }} }} }} }}\nretry: {{ attempts: 1 }}\n",
+        "upstreams: {{ app: {{ endpoints: [\"http://{}\"], circuit_breaker: {{ consecutive_failures: 3, \
+         half_open: {{ ramp: 1s }}, open_for: {{ base: 500ms, max: 500ms }} }} }} }}\nretry: {{ attempts: 1 }}\n",
         app.address()
     );
     let outrigger = Outrigger::before(&app, &upstreams);
@@ -305,8 +305,10 @@ fn readiness_follows_the_app_when_it_is_checked() {
     );
     let outrigger = Outrigger::before(&app, &upstreams);
     assert_eq!(outrigger.ops("/livez").status, 200);
-    eventually("not ready", || (outrigger.ops("/readyz").status == 503).then_some(()));
-    assert!(outrigger.ops("/readyz").text().contains("500"), "why: {}", outrigger.ops("/readyz").text());
+    eventually("not ready, and why", || {
+        let answer = outrigger.ops("/readyz");
+        (answer.status == 503 && answer.text().contains("500")).then_some(())
+    });
     well.store(true, Ordering::SeqCst);
     eventually("ready", || (outrigger.ops("/readyz").status == 200).then_some(()));
     well.store(false, Ordering::SeqCst);
