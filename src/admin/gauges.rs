@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::core::admission::Priority;
 use crate::core::breaker::{Forced, State};
 use crate::plan::{Action, BudgetPlan, EndpointPlan, Plan, UpstreamPlan};
 use crate::proxy::{Shared, readiness};
 use crate::state::breaker::BreakerState;
 use crate::state::clock;
+use crate::state::places::Standing;
 use crate::telemetry::PrometheusWriter;
 
 /// Appends the gauges to a scrape.
@@ -17,6 +19,7 @@ pub fn render(shared: &Shared, text: &mut String) {
     process(&mut out, shared, &plan);
     reloads(&mut out, shared, &plan);
     upstreams(&mut out, &plan);
+    places(&mut out, &plan);
     endpoints(&mut out, &plan);
     rate_limits(&mut out, &plan);
     breakers(&mut out, &plan);
@@ -74,6 +77,36 @@ fn endpoints(out: &mut PrometheusWriter, plan: &Plan) {
             out.sample(ejected, &labels, f64::from(u8::from(endpoint.state.is_ejected())));
         }
     });
+}
+
+/// The places of each upstream: learned limit, queue, and who was turned away.
+fn places(out: &mut PrometheusWriter, plan: &Plan) {
+    let all: Vec<_> =
+        plan.upstreams.iter().map(|one| (&*one.name, one.state.places.standing(&one.admission))).collect();
+    let limit = "outrigger_concurrency_limit";
+    out.family(limit, "gauge", "The adaptive limit on requests that an app works on.");
+    for (name, standing) in &all {
+        if let Some(value) = standing.limit {
+            out.sample(limit, &[("upstream", name)], value as f64);
+        }
+    }
+    let mut family = |name, kind, help, value: &dyn Fn(&Standing) -> f64| {
+        out.family(name, kind, help);
+        all.iter().for_each(|(upstream, standing)| out.sample(name, &[("upstream", upstream)], value(standing)));
+    };
+    let help = "Requests that an app works on, without streams.";
+    family("outrigger_concurrency_working", "gauge", help, &|standing| standing.working as f64);
+    family("outrigger_queue_length", "gauge", "Requests that wait for a place.", &|standing| standing.waiting as f64);
+    family("outrigger_queue_waited_total", "counter", "Requests that have waited.", &|standing| standing.waited as f64);
+    let help = "Time that requests have waited, in all.";
+    family("outrigger_queue_wait_seconds_total", "counter", help, &|standing| standing.waited_total.as_secs_f64());
+    let refused = "outrigger_admission_refused_total";
+    out.family(refused, "counter", "Requests for which there was no place, by priority.");
+    for (name, standing) in &all {
+        for (priority, count) in Priority::ALL.iter().zip(standing.refused) {
+            out.sample(refused, &[("upstream", name), ("priority", priority.label())], count as f64);
+        }
+    }
 }
 
 fn rate_limits(out: &mut PrometheusWriter, plan: &Plan) {

@@ -250,7 +250,15 @@ fn upstream(upstream: &UpstreamPlan) -> Upstream {
     Upstream {
         name: upstream.name.to_string(),
         in_flight: count(upstream.state.in_flight()),
-        in_flight_max: count(upstream.concurrency_max),
+        in_flight_max: count(
+            upstream
+                .state
+                .places
+                .standing(&upstream.admission)
+                .limit
+                .filter(|_| upstream.admission.enforced)
+                .map_or(upstream.concurrency_max, |limit| limit.min(upstream.concurrency_max)),
+        ),
         endpoints: upstream.endpoints.iter().map(|endpoint| self::endpoint(endpoint, upstream)).collect(),
         routes: if upstream.breaker.is_some() { route_breakers(upstream) } else { Vec::new() },
     }

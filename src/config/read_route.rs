@@ -6,11 +6,11 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::reader::Map;
 use super::settings::{
-    HeaderEdits, Retry, RetryBudget, RetryConditions, Route, RouteAction, RouteDefaults, RouteMatch,
-    Timeouts,
+    HeaderEdits, Retry, RetryBudget, RetryConditions, Route, RouteAction, RouteDefaults, RouteMatch, Timeouts,
 };
 use super::units;
 use super::yaml::{Node, Value};
+use crate::core::admission::Priority;
 use crate::core::units::{Rate, Ratio};
 
 pub fn default_timeouts() -> Timeouts {
@@ -178,10 +178,6 @@ fn is_off(node: &Node) -> bool {
     })
 }
 
-fn is_word(node: &Node, word: &str) -> bool {
-    matches!(&node.value, Value::Scalar { text, .. } if text == word)
-}
-
 /// The routes, or the one that takes everything when none were typed.
 pub fn routes(root: &Map<'_, '_>, defaults: &RouteDefaults, only: Option<&str>) -> Vec<Route> {
     let typed = root.blocks("routes", "Which requests go where; the most specific match wins, ties go by order.");
@@ -196,6 +192,7 @@ fn everything(upstream: &str, defaults: &RouteDefaults) -> Route {
         action: RouteAction::Forward { upstream: upstream.to_owned(), rewrite_prefix: None },
         timeouts: defaults.timeouts.clone(),
         retry: defaults.retry.clone(),
+        priority: Priority::Default,
         rate_limits: Vec::new(),
         body_max: None,
         request_headers: HeaderEdits::default(),
@@ -230,7 +227,9 @@ fn route(map: Map<'_, '_>, place: usize, defaults: &RouteDefaults, only: Option<
     let request_headers = edits(headers.block("request", "Of requests on their way to the app."));
     let response_headers = edits(headers.block("response", "Of responses on their way to the client."));
     headers.finish();
-    map.later_unless("priority", |node| is_word(node, "default"));
+    let doc = "Who goes first when the app is busy; x-request-priority of a trusted proxy overrides it.";
+    let priority = map.choice("priority", &["critical", "default", "batch", "sheddable"], "default", doc);
+    let priority = priority.and_then(Priority::parse).unwrap_or(Priority::Default);
     for later in ["auth", "flag", "access"] {
         map.later(later);
     }
@@ -251,6 +250,7 @@ fn route(map: Map<'_, '_>, place: usize, defaults: &RouteDefaults, only: Option<
         action: action?,
         timeouts,
         retry,
+        priority,
         rate_limits,
         body_max,
         request_headers,

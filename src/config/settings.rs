@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::core::admission::Priority;
 use crate::core::units::{Address, Rate, Ratio};
 
 mod listener;
@@ -71,8 +72,24 @@ pub struct Upstream {
     pub circuit_breaker: CircuitBreaker,
     /// In-flight requests, all workers together.
     pub concurrency_max: usize,
+    pub adaptive: Adaptive,
+    pub queue: Queue,
     /// Present when an endpoint is `https://`.
     pub tls: Option<UpstreamTls>,
+}
+
+/// The limit that is learned from latency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adaptive {
+    pub mode: Mode,
+    pub min: usize,
+    pub max: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    pub max: usize,
+    pub wait_max: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -189,7 +206,6 @@ pub enum RateKey {
     Route,
     /// The value of a request header; lower case.
     Header(String),
-    /// The value of a cookie.
     Cookie(String),
 }
 
@@ -217,6 +233,7 @@ pub struct Route {
     pub action: RouteAction,
     pub timeouts: Timeouts,
     pub retry: Retry,
+    pub priority: Priority,
     /// Names of entries in `rate_limits`.
     pub rate_limits: Vec<String>,
     pub body_max: Option<u64>,

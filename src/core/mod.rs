@@ -27,7 +27,6 @@ pub mod frequent;
 pub mod gradient;
 pub mod health;
 pub mod histogram;
-pub mod inflight;
 pub mod keyed;
 pub mod retry;
 pub mod window;

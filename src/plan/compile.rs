@@ -13,6 +13,7 @@ use super::{
     TlsPlan, TracePlan, UpstreamPlan,
 };
 use crate::config::settings as wanted;
+use crate::core::admission::Priority;
 use crate::core::breaker::Consecutive;
 use crate::core::route::{Router, Rule};
 use crate::core::units::Address;
@@ -107,6 +108,7 @@ impl Compiler<'_> {
             },
             breaker: breaker(&upstream.circuit_breaker),
             concurrency_max: upstream.concurrency_max,
+            admission: limits::admission(upstream),
             health_check: upstream.health_check.as_ref().map(|check| HealthCheck {
                 kind: match &check.kind {
                     wanted::HealthCheckKind::Http { path } => CheckKind::Http(path.clone()),
@@ -198,6 +200,7 @@ impl Compiler<'_> {
             action,
             timeouts: timeouts(&route.timeouts),
             retry: self.retry(route),
+            priority: route.priority,
             limits_policy: headers::limits_policy(&limits),
             limits,
             body_max: route.body_max,
@@ -294,6 +297,7 @@ impl Compiler<'_> {
             action: wanted::RouteAction::Forward { upstream: upstream.to_owned(), rewrite_prefix: None },
             timeouts: self.settings.defaults.timeouts.clone(),
             retry: self.settings.defaults.retry.clone(),
+            priority: Priority::Default,
             rate_limits: Vec::new(),
             body_max: None,
             request_headers: wanted::HeaderEdits::default(),

@@ -1,4 +1,5 @@
-//! Rate limits as a request meets them: what its key is made of, and the buckets that all workers share.
+//! Limits as a request meets them: of its rate (what its key is made of, and the buckets that all workers share), and
+//! of the requests in flight.
 
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use http::HeaderName;
 
 use super::{LimitPlan, RateKey, headers};
 use crate::config::settings as wanted;
-use crate::core::bucket;
+use crate::core::{admission, bucket, gradient};
 use crate::state::states::States;
 
 /// `None` for a limit that is off.
@@ -28,4 +29,16 @@ pub fn limit(limit: &wanted::RateLimit, states: &States) -> Option<Arc<LimitPlan
             state: states.limit(&format!("{} {:?}", limit.name, limit.key)),
         })
     })
+}
+
+/// An upstream's places and queue.
+pub fn admission(upstream: &wanted::Upstream) -> admission::Params {
+    let wanted::Adaptive { mode, min, max } = upstream.adaptive;
+    admission::Params {
+        cap: upstream.concurrency_max,
+        adaptive: (mode != wanted::Mode::Off).then_some(gradient::Params { min, max }),
+        enforced: mode == wanted::Mode::Enforce,
+        queue_max: upstream.queue.max,
+        wait_max: upstream.queue.wait_max,
+    }
 }

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 
 use crate::core::route::Router;
 use crate::core::units::Address;
-use crate::core::{backoff, balance, breaker, bucket, budget, eject, health};
+use crate::core::{admission, backoff, balance, breaker, bucket, budget, eject, health};
 use crate::state::breaker::BreakerState;
 use crate::state::budget::BudgetState;
 use crate::state::endpoint::{EndpointState, UpstreamState};
@@ -139,6 +139,7 @@ pub struct RoutePlan {
     pub retry: Retry,
     /// Of the answers on this route; `None` for routes that ask no app.
     pub breaker: Option<Arc<BreakerState>>,
+    pub priority: admission::Priority,
     pub limits: Vec<Arc<LimitPlan>>,
     /// The `RateLimit-Policy` of this route, when it has limits.
     pub limits_policy: Option<HeaderValue>,
@@ -244,6 +245,7 @@ pub struct UpstreamPlan {
     /// `None` is off.
     pub breaker: Option<BreakerPlan>,
     pub concurrency_max: usize,
+    pub admission: admission::Params,
     pub health_check: Option<HealthCheck>,
 }
 

@@ -79,10 +79,11 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
     admit::body_length(&route, req.headers())?;
     rates::check(exchange, &route, req.headers())?;
     arrive::body(exchange, &route, &mut req).await?;
-    admit::place(exchange, upstream)?;
+    admit::place(exchange, upstream, req.headers()).await?;
 
     // attempt, then respond
     let upgrade = identify::prepare(exchange, &mut req, rewrite.as_ref());
-    let response = attempt::forward(exchange, req, upgrade.as_deref()).await?;
-    respond::answer(exchange, response, upgrade)
+    let answered = attempt::forward(exchange, req, upgrade.as_deref()).await;
+    admit::learn(exchange, &answered);
+    respond::answer(exchange, answered?, upgrade)
 }

@@ -36,6 +36,10 @@ pub enum Refusal {
         retry_after: Duration,
     },
     ConcurrencyLimit,
+    /// It had to leave the queue for what matters more.
+    Shed,
+    /// It could not have been answered by its deadline.
+    DeadlineTooNear,
     /// The places for uploads that are still coming are all taken.
     UploadLimit,
     BreakerOpen {
@@ -104,6 +108,8 @@ impl Refusal {
             Refusal::LoopDetected => LOOP_DETECTED,
             Refusal::RateLimited { .. } => RATE_LIMITED,
             Refusal::ConcurrencyLimit => CONCURRENCY_LIMIT,
+            Refusal::Shed => SHED,
+            Refusal::DeadlineTooNear => DEADLINE_TOO_NEAR,
             Refusal::UploadLimit => UPLOAD_LIMIT,
             Refusal::BreakerOpen { .. } => BREAKER_OPEN,
             Refusal::ConnectRefused => CONNECT_REFUSED,
@@ -124,6 +130,8 @@ impl Refusal {
         match self {
             Refusal::RateLimited { retry_after } | Refusal::BreakerOpen { retry_after } => Some(*retry_after),
             Refusal::ConcurrencyLimit
+            | Refusal::Shed
+            | Refusal::DeadlineTooNear
             | Refusal::UploadLimit
             | Refusal::ConnectRefused
             | Refusal::ConnectFailed
@@ -293,22 +301,13 @@ const LOOP_DETECTED: Entry = entry(
 );
 const RATE_LIMITED: Entry =
     entry("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests.", "http_request_denied", Fate::Refused, 8);
-const CONCURRENCY_LIMIT: Entry = entry(
-    "concurrency_limit",
-    StatusCode::SERVICE_UNAVAILABLE,
-    "Too many requests are in progress.",
-    "connection_limit_reached",
-    Fate::Refused,
-    8,
-);
-const UPLOAD_LIMIT: Entry = entry(
-    "upload_limit",
-    StatusCode::SERVICE_UNAVAILABLE,
-    "Too many uploads are in progress.",
-    "connection_limit_reached",
-    Fate::Refused,
-    8,
-);
+const CONCURRENCY_LIMIT: Entry = busy("concurrency_limit", "Too many requests are in progress.");
+const fn busy(label: &'static str, title: &'static str) -> Entry {
+    entry(label, StatusCode::SERVICE_UNAVAILABLE, title, "connection_limit_reached", Fate::Refused, 8)
+}
+const SHED: Entry = busy("shed", "The service is busy with more important requests.");
+const DEADLINE_TOO_NEAR: Entry = busy("deadline_too_near", "The service is busy and would answer too late.");
+const UPLOAD_LIMIT: Entry = busy("upload_limit", "Too many uploads are in progress.");
 const BREAKER_OPEN: Entry = entry(
     "breaker_open",
     StatusCode::SERVICE_UNAVAILABLE,

@@ -7,4 +7,5 @@ pub mod endpoint;
 pub mod journal;
 pub mod lifecycle;
 pub mod limit;
+pub mod places;
 pub mod states;

@@ -5,4 +5,5 @@
 mod support;
 
 mod breakers;
+mod places;
 mod retries;

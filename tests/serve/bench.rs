@@ -67,6 +67,7 @@ fn route(name: &str, path: &str, body_max: Option<u64>) -> wanted::Route {
         action: wanted::RouteAction::Forward { upstream: "app".to_owned(), rewrite_prefix: None },
         timeouts: defaults().timeouts,
         retry: defaults().retry,
+        priority: outrigger::core::admission::Priority::Default,
         rate_limits: Vec::new(),
         body_max,
         request_headers: wanted::HeaderEdits::default(),
@@ -132,6 +133,8 @@ fn upstream(app: u16) -> wanted::Upstream {
             ramp: SOON,
         },
         concurrency_max: 10_000,
+        adaptive: wanted::Adaptive { mode: wanted::Mode::Off, min: 1, max: 1 },
+        queue: wanted::Queue { max: 0, wait_max: std::time::Duration::ZERO },
         tls: None,
     }
 }
