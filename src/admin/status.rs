@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Board;
 use crate::core::breaker::State;
+use crate::core::dependency::Effect;
 use crate::plan::{EndpointPlan, LimitPlan, Plan, UpstreamPlan};
 use crate::proxy::{Shared, readiness};
 use crate::state::clock;
@@ -35,6 +36,7 @@ pub struct Status {
     pub routes: Vec<Route>,
     pub upstreams: Vec<Upstream>,
     pub rate_limits: Vec<RateLimit>,
+    pub dependencies: Vec<Dependency>,
     pub certificates: Vec<Certificate>,
     /// The oldest first.
     pub events: Vec<Event>,
@@ -142,6 +144,18 @@ pub struct Endpoint {
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
+pub struct Dependency {
+    pub name: String,
+    pub kind: String,
+    pub when: String,
+    /// `None` until a check has decided.
+    pub ok: Option<bool>,
+    pub since: Option<String>,
+    pub words: String,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Certificate {
     pub listener: String,
     pub names: Vec<String>,
@@ -172,6 +186,7 @@ pub fn status(shared: &Shared, board: &Board) -> Status {
         ready: report.ready,
         stage: report.stage.to_owned(),
         waiting_for: waiting_for(&report),
+        dependencies: report.dependencies.into_iter().map(dependency).collect(),
         uptime_seconds: clock::now().saturating_duration_since(facts.started).as_secs(),
         app: facts.app,
         config: config(shared, &plan, &facts),
@@ -194,6 +209,11 @@ fn count(number: usize) -> u64 {
 fn waiting_for(report: &readiness::Report) -> Vec<String> {
     let failing = report.checks.iter().filter(|check| !check.ok);
     let mut reasons: Vec<String> = failing.map(|check| format!("{}: {}", check.name, check.words)).collect();
+    for dependency in report.dependencies.iter().filter(|one| one.effect == Effect::NotReady) {
+        let words =
+            if dependency.ok.is_none() && dependency.words.is_empty() { "not asked yet" } else { &dependency.words };
+        reasons.push(format!("{} ({}): {words}", dependency.name, dependency.when));
+    }
     if !report.started && reasons.is_empty() {
         reasons.push("the app has not answered yet".to_owned());
     }
@@ -312,6 +332,11 @@ fn endpoint(endpoint: &EndpointPlan, upstream: &UpstreamPlan) -> Endpoint {
         ejected: endpoint.state.is_ejected(),
         in_flight: u64::from(endpoint.state.in_flight.load(std::sync::atomic::Ordering::Relaxed)),
     }
+}
+
+fn dependency(one: readiness::Dependency) -> Dependency {
+    let readiness::Dependency { name, kind, when, ok, since, words, .. } = one;
+    Dependency { name, kind: kind.to_owned(), when: when.to_owned(), ok, since, words }
 }
 
 fn certificate(certificate: super::Certificate) -> Certificate {

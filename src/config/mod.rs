@@ -13,6 +13,7 @@ mod read;
 mod read_breaker;
 mod read_concurrency;
 mod read_limit;
+mod read_readiness;
 mod read_route;
 mod read_upstream;
 

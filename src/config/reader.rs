@@ -159,20 +159,11 @@ impl<'c, 'n> Map<'c, 'n> {
     /// Reports a value that this version does not have, of a key that it does have.
     pub fn not_yet_unless(&self, name: &'static str, fine: impl Fn(&Node) -> bool) -> bool {
         let (path, pattern) = self.below(name);
-        let what = not_yet::words(&pattern);
         let typed = self.entries.iter().find(|(key, _)| key.name == name);
         if typed.is_none_or(|(_, node)| fine(node)) {
             return false;
         }
-        let problem = Problem {
-            kind: Kind::NotYet,
-            path,
-            at: self.at(name),
-            found: format!("{name}: {what}"),
-            expected: "a key that this version can honour".to_owned(),
-            hint: Some("not available yet: remove it; nothing is accepted and then ignored".to_owned()),
-        };
-        self.context.problems.borrow_mut().push(problem);
+        self.context.problems.borrow_mut().push(not_yet::problem(name, path, &pattern, self.at(name)));
         self.asked.borrow_mut().push(name);
         true
     }

@@ -9,11 +9,15 @@ use ipnet::IpNet;
 use crate::core::admission::Priority;
 use crate::core::units::{Address, Rate, Ratio};
 
+mod limits;
 mod listener;
+mod readiness;
 
+pub use self::limits::{Adaptive, Queue, RateKey, RateLimit};
 pub use self::listener::{
     CertificateFiles, ClientAuth, Direction, HttpsRedirect, Listener, ProxyProtocol, ServerTls, TlsVersion,
 };
+pub use self::readiness::{Dependency, DependencyKind, Free};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +35,8 @@ pub struct Settings {
     /// Timeouts and retry for routes made for listeners that name an upstream: the file's global values.
     pub defaults: RouteDefaults,
     pub security_headers: SecurityHeaders,
+    /// What the app needs beside us.
+    pub dependencies: Vec<Dependency>,
     /// Also answer the health paths on data listeners.
     pub health_on_listener: bool,
     pub access_log: AccessLog,
@@ -76,20 +82,6 @@ pub struct Upstream {
     pub queue: Queue,
     /// Present when an endpoint is `https://`.
     pub tls: Option<UpstreamTls>,
-}
-
-/// The limit that is learned from latency.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Adaptive {
-    pub mode: Mode,
-    pub min: usize,
-    pub max: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Queue {
-    pub max: usize,
-    pub wait_max: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -184,40 +176,6 @@ pub struct UpstreamTls {
     /// `None` is the system's roots.
     pub ca: Option<PathBuf>,
     pub client_certificate: Option<CertificateFiles>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct RateLimit {
-    pub name: String,
-    /// Whose requests are counted together; at least one part.
-    pub key: Vec<RateKey>,
-    pub rate: Rate,
-    pub burst: u64,
-    /// What one request is worth; at most the burst.
-    pub cost: u64,
-    pub mode: Mode,
-}
-
-/// One part of a limit's key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum RateKey {
-    /// The client's address, an IPv6 one by its /64.
-    ClientIp,
-    Route,
-    /// The value of a request header; lower case.
-    Header(String),
-    Cookie(String),
-}
-
-impl std::fmt::Display for RateKey {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            RateKey::ClientIp => out.write_str("client_ip"),
-            RateKey::Route => out.write_str("route"),
-            RateKey::Header(name) => write!(out, "header:{name}"),
-            RateKey::Cookie(name) => write!(out, "cookie:{name}"),
-        }
-    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

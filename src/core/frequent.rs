@@ -40,7 +40,7 @@ impl Frequent {
     /// The most frequent first.
     pub fn top(&self) -> Vec<Key> {
         let mut keys = self.keys.clone();
-        keys.sort_by(|one, other| other.count.cmp(&one.count));
+        keys.sort_by_key(|key| std::cmp::Reverse(key.count));
         keys
     }
 }

@@ -8,7 +8,9 @@ pub mod headers;
 pub mod path;
 pub mod route;
 
+pub mod calendar;
 pub mod deadline;
+pub mod dependency;
 pub mod forwarded;
 pub mod redact;
 pub mod request_id;

@@ -2,9 +2,9 @@
 //! Everything a request needs is resolved here: names to handles, texts to header values, defaults to numbers.
 
 pub mod compile;
+mod dependency;
 pub mod diff;
 mod headers;
-mod limits;
 mod redirect;
 
 use std::net::IpAddr;
@@ -15,15 +15,18 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
+use crate::core::dependency::When;
 use crate::core::route::Router;
 use crate::core::units::Address;
 use crate::core::{admission, backoff, balance, breaker, bucket, budget, eject, health};
 use crate::state::breaker::BreakerState;
 use crate::state::budget::BudgetState;
+use crate::state::dependency::DependencyState;
 use crate::state::endpoint::{EndpointState, UpstreamState};
 use crate::state::limit::LimitState;
 use crate::telemetry::{RouteMetrics, UpstreamMetrics};
 use crate::upstream::EndpointSpec;
+use crate::upstream::dependency::Dependency;
 
 pub use redirect::Template;
 
@@ -41,6 +44,8 @@ pub struct Plan {
     /// Answer the health paths on data listeners too.
     pub health_on_listener: bool,
     pub drain: DrainPlan,
+    /// What the app needs beside us.
+    pub dependencies: Vec<DependencyPlan>,
 }
 
 impl Plan {
@@ -294,4 +299,23 @@ pub enum CheckKind {
     Tcp,
     /// `grpc.health.v1` says SERVING for this service; an empty name is the server.
     Grpc(String),
+}
+
+/// Something the app needs, and how it is asked for.
+#[derive(Clone)]
+pub struct DependencyPlan {
+    pub name: Arc<str>,
+    pub what: Dependency,
+    pub when: When,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub state: Arc<DependencyState>,
+}
+
+impl DependencyPlan {
+    /// Whether a running check of `other` does for this one.
+    pub fn asks_the_same(&self, other: &DependencyPlan) -> bool {
+        let alike = |plan: &DependencyPlan| (plan.interval, plan.timeout);
+        alike(self) == alike(other) && self.what == other.what && Arc::ptr_eq(&self.state, &other.state)
+    }
 }
