@@ -3,12 +3,15 @@
 //! The algorithm is Gradient2 of Netflix's concurrency-limits: the latency of the last moment against a long-term
 //! average of it. Against an average, not a minimum: a minimum squeezes an app to the speed of its luckiest request.
 //! A limit in use grows by its square root as long as latency stays within the tolerance, and shrinks with the
-//! gradient when it does not. Four things are different, each because a simulation failed without it:
+//! gradient when it does not. Six things are different, each because a simulation failed without it:
 //! - It shrinks from what is in flight, not from a limit that nobody reached: an app that becomes ten times slower is
 //!   relieved within a window or two.
 //! - It takes a shrink back when the app then did less work (`THROUGHPUT_LOST`): the latency was the work's own, not a
 //!   queue's, and is learned as the new normal. So a change of the mix of requests does not starve an app.
 //! - It is kept near what is used: a limit far above it would let a queue grow in the app before the first slow answer.
+//! - A window must be slower than chance explains, by the variance of single answers: where some requests are slow by
+//!   themselves, the average of ten of them says little.
+//! - It is not judged before slow answers had the time to come, and there is no limit until then.
 //! - While latency is high the long-term average learns slowly, or a long overload would become normal.
 //!
 //! Waiting is not done here, and neither is counting: the caller says how many are in flight.
@@ -30,17 +33,22 @@ const WINDOW_SAMPLES: u32 = 10;
 const WINDOW_MAX: Duration = Duration::from_secs(1);
 /// The smallest factor of one shrink.
 const SHRINK_MIN: f64 = 0.5;
-/// Windows that the long-term average spans, and how many begin it.
+/// Windows that the long-term average spans.
 const LONG_WINDOWS: f64 = 600.0;
+/// How many begin it, for at least how long, and for how many times the longest latency so far: what is slow by itself
+/// must have been seen before the first judgement.
 const WARM_UP: u32 = 10;
+const WARM_UP_MIN: f64 = 1.0;
+const WARM_UP_LATENCIES: f64 = 3.0;
+/// How many standard errors a window's average must be above what is tolerated: ten requests of which three are slow by
+/// themselves are chance.
+const CHANCE: f64 = 4.0;
 /// How much a window with high latency teaches the average: next to nothing, until the limit is at its minimum. What
 /// is slow there is slow by itself.
 const CONGESTED_WEIGHT: f64 = 0.02 / LONG_WINDOWS;
 const LOWEST_WEIGHT: f64 = 0.1;
 /// Room above the gradient, in requests: Gradient2's queue size.
 const QUEUE: f64 = 4.0;
-/// The limit before anything is known.
-const FIRST: usize = 128;
 /// The limit is at most this many times what was lately in flight, so that a sudden overload meets a limit that means
 /// something; but never less than this for that reason.
 const HEADROOM: f64 = 3.0;
@@ -62,7 +70,12 @@ pub struct Limit {
     limit: f64,
     /// The long-term average in seconds; 0 while nothing is known.
     long: f64,
+    /// The long-term average of the squared differences from it.
+    variance: f64,
     windows: u32,
+    /// Seconds of all windows, and the longest latency in them while the average was begun.
+    seconds: f64,
+    longest: f64,
     /// No latency was ever high: the limit doubles instead of growing by its root.
     starting: bool,
     window: Window,
@@ -89,6 +102,8 @@ struct Window {
     began: Option<Instant>,
     samples: u32,
     sum: f64,
+    squares: f64,
+    longest: f64,
     in_flight_max: usize,
     in_flight_last: usize,
 }
@@ -96,13 +111,17 @@ struct Window {
 impl Limit {
     pub fn new(params: &Params) -> Limit {
         Limit {
-            limit: FIRST.clamp(params.min, params.max.max(params.min)) as f64,
+            // Nothing is known: an app may well answer many at once, and slowly.
+            limit: params.max.max(params.min) as f64,
             long: 0.0,
+            variance: 0.0,
             windows: 0,
+            seconds: 0.0,
+            longest: 0.0,
             starting: true,
             window: Window::default(),
             shrunk: None,
-            peak: FIRST as f64 / HEADROOM,
+            peak: 0.0,
             congested: false,
             short: 0.0,
         }
@@ -129,7 +148,10 @@ impl Limit {
         let window = &mut self.window;
         let began = *window.began.get_or_insert(now);
         window.samples += 1;
-        window.sum += latency.as_secs_f64().max(1e-6);
+        let seconds = latency.as_secs_f64().max(1e-6);
+        window.sum += seconds;
+        window.squares += (seconds - self.long).powi(2);
+        window.longest = window.longest.max(seconds);
         window.in_flight_last = in_flight;
         window.in_flight_max = window.in_flight_max.max(in_flight);
         let elapsed = now.saturating_duration_since(began);
@@ -144,21 +166,19 @@ impl Limit {
         let short = window.sum / f64::from(window.samples);
         let throughput = f64::from(window.samples) / seconds.max(1e-6);
         self.short = short;
-        self.windows = self.windows.saturating_add(1);
-        let gradient = if self.long > 0.0 { (TOLERANCE * self.long / short).min(1.0) } else { 1.0 };
-        let congested = gradient < 1.0 && self.windows > WARM_UP;
+        let warm_up = self.warm_up(window, seconds);
+        let chance = CHANCE * (self.variance / f64::from(window.samples)).sqrt();
+        let gradient = if self.long > 0.0 { ((TOLERANCE * self.long + chance) / short).min(1.0) } else { 1.0 };
+        let congested = gradient < 1.0 && !warm_up;
         let used = window.in_flight_max as f64;
         let lowest = self.limit <= params.min.max(1) as f64 && used <= self.limit;
-        self.learn(
-            short,
-            if !congested {
-                1.0 / LONG_WINDOWS
-            } else if lowest {
-                LOWEST_WEIGHT
-            } else {
-                CONGESTED_WEIGHT
-            },
-        );
+        let weight = match (warm_up, congested, lowest) {
+            (true, ..) => 1.0 / f64::from(self.windows),
+            (false, false, _) => 1.0 / LONG_WINDOWS,
+            (false, true, true) => LOWEST_WEIGHT,
+            (false, true, false) => CONGESTED_WEIGHT,
+        };
+        self.learn(short, window.squares / f64::from(window.samples), weight, chance);
         if congested && window.in_flight_last as f64 > self.limit {
             // The last shrink has not taken effect yet: a second one would answer the same queue twice.
         } else if let Some(before) = self.shrunk.take()
@@ -192,14 +212,24 @@ impl Limit {
         self.limit = self.limit.clamp(params.min.max(1) as f64, params.max.max(params.min).max(1) as f64);
     }
 
-    fn learn(&mut self, short: f64, weight: f64) {
-        if self.windows <= WARM_UP {
-            self.long += (short - self.long) / f64::from(self.windows);
-            return;
+    /// Whether the average is only begun.
+    fn warm_up(&mut self, window: &Window, seconds: f64) -> bool {
+        self.windows = self.windows.saturating_add(1);
+        self.seconds += seconds;
+        let warm_up = |limit: &Limit| {
+            limit.windows <= WARM_UP || limit.seconds < WARM_UP_MIN.max(WARM_UP_LATENCIES * limit.longest)
+        };
+        if warm_up(self) {
+            self.longest = self.longest.max(window.longest);
         }
+        warm_up(self)
+    }
+
+    fn learn(&mut self, short: f64, squares: f64, weight: f64, chance: f64) {
         self.long += (short - self.long) * weight;
+        self.variance += (squares - self.variance) * weight;
         // An average left far above what is usual now would hide the next overload (as Gradient2 does).
-        if self.long > 2.0 * short {
+        if self.long > 2.0 * short + chance {
             self.long *= 0.95;
         }
     }
@@ -226,6 +256,8 @@ mod tests {
         refused: u32,
         well: u32,
         service: f64,
+        /// Of requests that are slow by themselves: how many, and how many times slower.
+        slow: (f64, f64),
         limit: Limit,
         start: Instant,
         random: Random,
@@ -240,6 +272,7 @@ mod tests {
                 refused: 0,
                 well: 0,
                 service: 0.0,
+                slow: (0.0, 1.0),
                 limit: Limit::new(&PARAMS),
                 start: origin(),
                 random: Random::new(seed),
@@ -270,7 +303,8 @@ mod tests {
 
         fn begin(&mut self, now: f64, came: f64) {
             let free = (0..self.workers.len()).min_by(|a, b| self.workers[*a].total_cmp(&self.workers[*b])).unwrap();
-            let ends = self.workers[free].max(now) + self.service;
+            let slow = if self.random.unit() < self.slow.0 { self.slow.1 } else { 1.0 };
+            let ends = self.workers[free].max(now) + self.service * slow;
             self.workers[free] = ends;
             let place = self.in_flight.partition_point(|(end, ..)| *end <= ends);
             self.in_flight.insert(place, (ends, now, came));
@@ -302,6 +336,26 @@ mod tests {
             let (refused, ..) = app.run(0.0, 6.0, 0.7 * workers as f64 / 0.02, 0.02);
             assert_eq!(refused, 0, "seed {seed}, {workers} workers");
         }
+    }
+
+    /// Some requests are slow by themselves, at any share and by any factor. That is no queue, and costs nobody a place.
+    #[test]
+    fn a_mix_of_quick_and_slow_work_is_no_overload() {
+        let mut bad = Vec::new();
+        for seed in 0..60 {
+            let mut random = Random::new(seed);
+            let workers = 8 + random.below(120) as usize;
+            let (share, factor) = (random.unit() * 0.5, 2.0 + random.unit() * 98.0);
+            let mut app = App::new(seed, workers);
+            app.slow = (share, factor);
+            let mean = 0.005 * (1.0 + share * (factor - 1.0));
+            let rate = 0.7 * workers as f64 / mean;
+            let (refused, _, arrived) = app.run(0.0, 15.0, rate, 0.005);
+            if refused > 0 {
+                bad.push(format!("seed {seed}: {workers} workers, {share:.2} x {factor:.0}, {rate:.0}/s: {refused} of {arrived}, limit {}", app.limit.max(&PARAMS)));
+            }
+        }
+        assert!(bad.is_empty(), "{}:\n{}", bad.len(), bad.join("\n"));
     }
 
     /// Three times the load, or an app ten times slower, for five seconds: what is served is served in time, it is as
