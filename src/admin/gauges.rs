@@ -21,6 +21,7 @@ pub fn render(shared: &Shared, text: &mut String) {
     upstreams(&mut out, &plan);
     places(&mut out, &plan);
     endpoints(&mut out, &plan);
+    stores(&mut out, &plan);
     dependencies(&mut out, &plan);
     breakers(&mut out, &plan);
     budgets(&mut out, &plan);
@@ -198,6 +199,28 @@ fn rate_limits(out: &mut PrometheusWriter, plan: &Plan) {
     out.family(shared, "counter", "Keys that shared another's bucket because the table was full.");
     for limit in &plan.limits {
         out.sample(shared, &[("limit", &limit.name)], limit.state.counts().shared as f64);
+    }
+}
+
+fn stores(out: &mut PrometheusWriter, plan: &Plan) {
+    if plan.stores.is_empty() {
+        return;
+    }
+    let up = "outrigger_store_up";
+    out.family(up, "gauge", "1 when all workers are connected to the store; absent until the first was.");
+    for store in &plan.stores {
+        if let Some(well) = store.state.known().well() {
+            out.sample(up, &[("store", &store.name)], f64::from(u8::from(well)));
+        }
+    }
+    let requests = "outrigger_store_requests_total";
+    out.family(requests, "counter", "Requests whose limits a store was to decide, by what it did.");
+    for store in &plan.stores {
+        let counts =
+            [("answered", &store.state.answered), ("failed", &store.state.failed), ("unasked", &store.state.unasked)];
+        for (result, count) in counts {
+            out.sample(requests, &[("store", &store.name), ("result", result)], count.load(Relaxed) as f64);
+        }
     }
 }
 

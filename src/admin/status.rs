@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::Board;
 use crate::core::breaker::State;
 use crate::core::dependency::Effect;
-use crate::plan::{EndpointPlan, LimitPlan, Plan, UpstreamPlan};
+use crate::plan::{EndpointPlan, LimitPlan, Plan, StorePlan, UpstreamPlan};
 use crate::proxy::{Shared, readiness};
 use crate::state::clock;
 use crate::telemetry::{Quantiles, RouteSnapshot};
@@ -36,6 +36,7 @@ pub struct Status {
     pub routes: Vec<Route>,
     pub upstreams: Vec<Upstream>,
     pub rate_limits: Vec<RateLimit>,
+    pub stores: Vec<Store>,
     pub dependencies: Vec<Dependency>,
     pub certificates: Vec<Certificate>,
     /// The oldest first.
@@ -142,6 +143,16 @@ pub struct Endpoint {
     pub in_flight: u64,
 }
 
+/// Where replicas count together.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Store {
+    pub name: String,
+    /// `None` until the first connection has been tried.
+    pub ok: Option<bool>,
+    pub words: String,
+}
+
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Dependency {
@@ -186,6 +197,7 @@ pub fn status(shared: &Shared, board: &Board) -> Status {
         ready: report.ready,
         stage: report.stage.to_owned(),
         waiting_for: waiting_for(&report),
+        stores: plan.stores.iter().map(|store| self::store(store)).collect(),
         dependencies: report.dependencies.into_iter().map(dependency).collect(),
         uptime_seconds: clock::now().saturating_duration_since(facts.started).as_secs(),
         app: facts.app,
@@ -332,6 +344,11 @@ fn endpoint(endpoint: &EndpointPlan, upstream: &UpstreamPlan) -> Endpoint {
         ejected: endpoint.state.is_ejected(),
         in_flight: u64::from(endpoint.state.in_flight.load(std::sync::atomic::Ordering::Relaxed)),
     }
+}
+
+fn store(store: &StorePlan) -> Store {
+    let known = store.state.known();
+    Store { name: store.name.to_string(), ok: known.well(), words: known.problem.unwrap_or_default() }
 }
 
 fn dependency(one: readiness::Dependency) -> Dependency {

@@ -61,6 +61,14 @@ pub fn status(value: &Value) -> String {
     routes(&mut out, &status.routes);
     upstreams(&mut out, &status.upstreams);
     rate_limits(&mut out, &status.rate_limits);
+    for store in &status.stores {
+        let is = match store.ok {
+            Some(true) => "well".to_owned(),
+            Some(false) => format!("AWAY: {}", store.words),
+            None => "not connected yet".to_owned(),
+        };
+        line(&mut out, &format!("store {}: {is}", store.name));
+    }
     dependencies(&mut out, &status.dependencies);
     for certificate in &status.certificates {
         let left = match certificate.days_left {

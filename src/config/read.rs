@@ -33,8 +33,9 @@ pub fn settings(root: &Map<'_, '_>) -> Settings {
     let listeners = listeners(root, request_header.unwrap_or(REQUEST_HEADER), keep_alive.unwrap_or(KEEP_ALIVE));
     let upstreams = read_upstream::upstreams(root);
     let rate_limits = read_limit::rate_limits(root);
+    let stores = read_limit::stores(root);
     let routes = read_route::routes(root, &defaults, upstreams.first().map(|upstream| upstream.name.as_str()));
-    for name in ["stores", "flags", "slos", "budget_policy", "rollback"] {
+    for name in ["flags", "slos", "budget_policy", "rollback"] {
         root.later(name);
     }
     root.later("openapi");
@@ -54,6 +55,7 @@ pub fn settings(root: &Map<'_, '_>) -> Settings {
         trusted_proxies: trusted_proxies(root),
         upstreams,
         rate_limits,
+        stores,
         routes,
         defaults,
         security_headers: security_headers(

@@ -13,7 +13,7 @@ mod limits;
 mod listener;
 mod readiness;
 
-pub use self::limits::{Adaptive, Queue, RateKey, RateLimit};
+pub use self::limits::{Adaptive, Queue, RateKey, RateLimit, SharedLimit, Store};
 pub use self::listener::{
     CertificateFiles, ClientAuth, Direction, HttpsRedirect, Listener, ProxyProtocol, ServerTls, TlsVersion,
 };
@@ -29,6 +29,7 @@ pub struct Settings {
     /// At least one, in the order of the file.
     pub upstreams: Vec<Upstream>,
     pub rate_limits: Vec<RateLimit>,
+    pub stores: Vec<Store>,
     /// In the order of the file; the short form and a file without `routes` give one named `everything` on `/*`.
     /// Listeners with an `upstream` of their own do not use these.
     pub routes: Vec<Route>,

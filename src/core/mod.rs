@@ -31,6 +31,7 @@ pub mod health;
 pub mod histogram;
 pub mod keyed;
 pub mod retry;
+pub mod store;
 pub mod window;
 
 #[cfg(test)]

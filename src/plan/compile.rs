@@ -39,7 +39,10 @@ pub fn compile(
 ) -> Result<Plan, Vec<PlanProblem>> {
     let mut compiler =
         Compiler { settings, states, telemetry, problems: Vec::new(), upstreams: Vec::new(), limits: Vec::new() };
-    compiler.limits = settings.rate_limits.iter().filter_map(|limit| policies::limit(states, limit)).collect();
+    let stores = dependency::stores(settings, states, &mut compiler.problems);
+    let service = settings.service.name.as_str();
+    let limits = settings.rate_limits.iter().filter_map(|limit| policies::limit(states, service, &stores, limit));
+    compiler.limits = limits.collect();
     for upstream in &settings.upstreams {
         let compiled = compiler.upstream(upstream);
         compiler.upstreams.push(Arc::new(compiled));
@@ -63,6 +66,7 @@ pub fn compile(
         listeners,
         upstreams: compiler.upstreams,
         limits: compiler.limits,
+        stores,
         dependencies,
         trusted: settings.trusted_proxies.clone(),
         traces: TracePlan { sample: settings.traces.sample.0, b3: settings.traces.propagate_b3 },

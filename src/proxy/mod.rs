@@ -9,6 +9,7 @@ pub mod choose;
 pub mod exchange;
 pub mod handle;
 pub mod identify;
+mod links;
 mod permit;
 pub mod phase;
 pub mod rates;
@@ -37,6 +38,7 @@ use crate::telemetry::{RouteMetrics, Telemetry, WorkerTelemetry};
 use crate::upstream::Pool;
 
 pub use body::{Body, BodyError};
+use links::Links;
 pub use upload::ClientBody;
 
 /// What every worker shares.
@@ -86,6 +88,7 @@ pub struct Proxy {
     unrouted: Arc<RouteMetrics>,
     plan: RefCell<PlanCache>,
     pools: RefCell<Vec<Option<Rc<Pool<upload::View>>>>>,
+    links: Links,
     /// The places of answers that take their time, since when.
     long: RefCell<Vec<(Instant, Weak<RefCell<Place>>)>>,
     /// A wall time and the monotonic time it was read at: wall times in between are computed.
@@ -100,6 +103,7 @@ impl Proxy {
             unrouted: shared.telemetry.route_metrics(""),
             plan: RefCell::new(arc_swap::Cache::new(PlanSource(shared.clone()))),
             pools: RefCell::new(Vec::new()),
+            links: Links::default(),
             long: RefCell::default(),
             anchor: Cell::new((clock::now(), clock::wall())),
             shared,
@@ -121,6 +125,7 @@ impl Proxy {
         self.telemetry.flush();
         self.sweep();
         self.turn_streams(clock::now());
+        self.links.follow(&self.plan(), &self.shared);
     }
 
     /// From now on, should the body take longer than [`STREAM_AFTER`], its place counts as a stream's.
@@ -144,6 +149,7 @@ impl Proxy {
     pub fn finish(&self) {
         self.telemetry.flush();
         self.pools.borrow_mut().clear();
+        self.links.close();
     }
 
     /// The wall time at `now`, right to the clock's drift since the last tick.

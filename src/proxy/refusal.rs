@@ -35,6 +35,8 @@ pub enum Refusal {
     RateLimited {
         retry_after: Duration,
     },
+    /// The store that a limit is counted in is away, and the limit is to be closed then.
+    LimitUnavailable,
     ConcurrencyLimit,
     /// It had to leave the queue for what matters more.
     Shed,
@@ -107,6 +109,7 @@ impl Refusal {
             Refusal::Misdirected => MISDIRECTED,
             Refusal::LoopDetected => LOOP_DETECTED,
             Refusal::RateLimited { .. } => RATE_LIMITED,
+            Refusal::LimitUnavailable => LIMIT_UNAVAILABLE,
             Refusal::ConcurrencyLimit => CONCURRENCY_LIMIT,
             Refusal::Shed => SHED,
             Refusal::DeadlineTooNear => DEADLINE_TOO_NEAR,
@@ -129,7 +132,8 @@ impl Refusal {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Refusal::RateLimited { retry_after } | Refusal::BreakerOpen { retry_after } => Some(*retry_after),
-            Refusal::ConcurrencyLimit
+            Refusal::LimitUnavailable
+            | Refusal::ConcurrencyLimit
             | Refusal::Shed
             | Refusal::DeadlineTooNear
             | Refusal::UploadLimit
@@ -301,6 +305,14 @@ const LOOP_DETECTED: Entry = entry(
 );
 const RATE_LIMITED: Entry =
     entry("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests.", "http_request_denied", Fate::Refused, 8);
+const LIMIT_UNAVAILABLE: Entry = entry(
+    "limit_unavailable",
+    StatusCode::SERVICE_UNAVAILABLE,
+    "The service cannot count requests at present.",
+    "http_request_denied",
+    Fate::Refused,
+    14,
+);
 const CONCURRENCY_LIMIT: Entry = busy("concurrency_limit", "Too many requests are in progress.");
 const fn busy(label: &'static str, title: &'static str) -> Entry {
     entry(label, StatusCode::SERVICE_UNAVAILABLE, title, "connection_limit_reached", Fate::Refused, 8)

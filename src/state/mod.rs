@@ -10,3 +10,4 @@ pub mod lifecycle;
 pub mod limit;
 pub mod places;
 pub mod states;
+pub mod store;

@@ -9,3 +9,4 @@ mod support;
 mod breakers;
 mod places;
 mod retries;
+mod stores;

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::Mode;
+use crate::core::dependency::Server;
+use crate::core::store::WhenAway;
 use crate::core::units::Rate;
 
 /// The limit that is learned from latency.
@@ -29,6 +31,24 @@ pub struct RateLimit {
     /// What one request is worth; at most the burst.
     pub cost: u64,
     pub mode: Mode,
+    /// Counted together with all replicas.
+    pub shared: Option<SharedLimit>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedLimit {
+    /// One of `stores`.
+    pub store: String,
+    pub when_away: WhenAway,
+}
+
+/// A Redis or Valkey.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Store {
+    pub name: String,
+    pub server: Server,
+    /// What it may add to a request's time.
+    pub timeout: Duration,
 }
 
 /// One part of a limit's key.
