@@ -84,7 +84,10 @@ pub enum Why {
 pub enum Entered<T> {
     Now(T),
     /// It waits under this number; what becomes of it is told by a later call.
-    Waits(u64),
+    Waits {
+        ticket: u64,
+        until: Instant,
+    },
     Refused(T, Why),
 }
 
@@ -95,6 +98,18 @@ pub struct Told<T> {
     pub priority: Priority,
     pub result: Result<(), Why>,
 }
+
+/// More patience for a while: the app is back, and those that it kept waiting come all at once.
+#[derive(Clone, Copy, Debug)]
+struct Recovery {
+    since: Instant,
+    queue_max: usize,
+    wait_max: Duration,
+}
+
+/// It lasts for so long at least, then until nobody waits, and so long at most.
+const RECOVERY_MIN: Duration = Duration::from_secs(1);
+const RECOVERY_MAX: Duration = Duration::from_secs(30);
 
 struct Waiter<T> {
     ticket: u64,
@@ -113,6 +128,7 @@ pub struct Admission<T> {
     waiting: [VecDeque<Waiter<T>>; 4],
     /// Since when each queue has not been empty.
     busy_since: [Option<Instant>; 4],
+    recovery: Option<Recovery>,
     ticket: u64,
 }
 
@@ -124,6 +140,7 @@ impl<T> Default for Admission<T> {
             streams: 0,
             waiting: [const { VecDeque::new() }; 4],
             busy_since: [None; 4],
+            recovery: None,
             ticket: 0,
         }
     }
@@ -178,20 +195,41 @@ impl<T> Admission<T> {
             self.working[place] += 1;
             return Entered::Now(who);
         }
-        if params.queue_max == 0 {
+        let Params { queue_max, wait_max, .. } = self.patience(params, now);
+        if queue_max == 0 {
             return Entered::Refused(who, Why::Full);
         }
         if now + self.latency() > deadline {
             return Entered::Refused(who, Why::TooLate);
         }
-        if self.waiting() >= params.queue_max && !self.evict(priority, params, now, told) {
+        if self.waiting() >= queue_max && !self.evict(priority, params, now, told) {
             return Entered::Refused(who, Why::Full);
         }
         self.ticket += 1;
+        let ticket = self.ticket;
         self.busy_since[place].get_or_insert(now);
-        self.waiting[place].push_back(Waiter { ticket: self.ticket, came: now, deadline, who });
+        self.waiting[place].push_back(Waiter { ticket, came: now, deadline, who });
         self.dispatch(params, now, told);
-        Entered::Waits(self.ticket)
+        Entered::Waits { ticket, until: deadline.min(now + wait_max) }
+    }
+
+    /// The app is back after it did not listen: for a while `queue_max` may wait for `wait_max`, in the order in which
+    /// they came, because the queue is its absence and no overload.
+    pub fn recover(&mut self, queue_max: usize, wait_max: Duration, now: Instant) {
+        self.recovery = Some(Recovery { since: now, queue_max, wait_max });
+    }
+
+    /// How many may wait, and how long, at present.
+    fn patience(&mut self, params: &Params, now: Instant) -> Params {
+        let Some(recovery) = self.recovery else { return *params };
+        let lasted = now.saturating_duration_since(recovery.since);
+        if lasted > RECOVERY_MAX || (lasted > RECOVERY_MIN && self.waiting() == 0) {
+            self.recovery = None;
+            self.busy_since = [None; 4];
+            return *params;
+        }
+        let (queue_max, wait_max) = (recovery.queue_max.max(params.queue_max), recovery.wait_max.max(params.wait_max));
+        Params { queue_max, wait_max, ..*params }
     }
 
     /// A place whatever the limit is, below the cap: for the checks of the app's health.
@@ -257,7 +295,9 @@ impl<T> Admission<T> {
     }
 
     fn overloaded(&self, priority: Priority, params: &Params, now: Instant) -> bool {
-        self.busy_since[priority as usize].is_some_and(|since| now.saturating_duration_since(since) > params.interval())
+        self.recovery.is_none()
+            && self.busy_since[priority as usize]
+                .is_some_and(|since| now.saturating_duration_since(since) > params.interval())
     }
 
     /// Notes an empty queue.
@@ -272,8 +312,9 @@ impl<T> Admission<T> {
         if self.waiting() == 0 {
             return;
         }
+        let patience = self.patience(params, now);
         for priority in Priority::ALL {
-            self.expire(priority, params, now, told);
+            self.expire(priority, &patience, now, told);
         }
         while self.room(params)
             && let Some(priority) = self.next(params)
@@ -337,7 +378,7 @@ mod tests {
         for who in [1, 2] {
             assert_eq!(places.enter(who, Priority::Default, far(now), &params, now, &mut told), Entered::Now(who));
         }
-        assert!(matches!(places.enter(3, Priority::Default, far(now), &params, now, &mut told), Entered::Waits(_)));
+        assert!(matches!(places.enter(3, Priority::Default, far(now), &params, now, &mut told), Entered::Waits { .. }));
         assert_eq!(
             places.enter(4, Priority::Default, far(now), &params, now, &mut told),
             Entered::Refused(4, Why::Full)
@@ -390,7 +431,7 @@ mod tests {
             match places.enter(who, priority, far(at), &params, at, &mut told) {
                 Entered::Now(_) => served[priority as usize] += 1,
                 Entered::Refused(..) => refused[priority as usize] += 1,
-                Entered::Waits(_) => {}
+                Entered::Waits { .. } => {}
             }
             if who % 3 == 0 && places.working() == 20 {
                 let pick = Priority::ALL
@@ -406,6 +447,28 @@ mod tests {
         let critical = served[0] as f64 / (served[0] + refused[0]) as f64;
         assert!(critical >= 0.995, "{served:?} {refused:?}");
         assert!(served[1] > served[2] && served[2] > served[3] && served[3] < 100, "{served:?}");
+    }
+
+    #[test]
+    fn after_an_absence_the_queue_is_long_and_in_order_until_it_is_empty() {
+        let (params, start) = (params(1, 1), origin());
+        let (mut places, mut told) = (Admission::default(), Vec::new());
+        places.recover(50, 5000 * MS, start);
+        for who in 0..50 {
+            places.enter(who, Priority::Default, far(start), &params, start, &mut told);
+        }
+        // Longer than an overload would need, one comes free every 90 ms.
+        for who in 1..50 {
+            places.leave(Priority::Default, &params, start + who * 90 * MS, &mut told);
+        }
+        let served: Vec<u32> = told.iter().filter(|told| told.result.is_ok()).map(|told| told.who).collect();
+        assert_eq!(served, (1..50).collect::<Vec<_>>());
+        told.clear();
+        let now = start + 50 * 90 * MS;
+        for who in 100..103 {
+            places.enter(who, Priority::Default, far(now), &params, now, &mut told);
+        }
+        assert_eq!(places.waiting(), 1, "as short as ever");
     }
 
     /// Whatever happens in whatever order: never above cap or limit, no place lost, nobody forgotten while there is
@@ -456,19 +519,23 @@ mod tests {
             for who in 0..60 {
                 self.now += Duration::from_micros(self.random.below(40_000));
                 let mut told = Vec::new();
-                match self.random.below(8) {
+                match self.random.below(9) {
                     0..=3 => self.enter(who, &mut told),
                     4 | 5 => self.leave(&mut told),
                     6 => {
                         let latency = Duration::from_micros(self.random.below(200_000));
                         self.places.sample(latency, &self.params, self.now, &mut told);
                     }
-                    _ => self.give_up(),
+                    7 => self.give_up(),
+                    _ if self.random.once_in(5) => {
+                        self.places.recover(self.params.queue_max + 4, self.params.wait_max * 2, self.now);
+                    }
+                    _ => {}
                 }
                 self.hear(told);
                 self.check();
             }
-            self.now += self.params.wait_max * 2;
+            self.now += self.params.wait_max * 4 + RECOVERY_MAX;
             while !self.working.is_empty() || !self.streams.is_empty() {
                 let mut told = Vec::new();
                 self.leave(&mut told);
@@ -481,14 +548,15 @@ mod tests {
 
         fn enter(&mut self, who: u64, told: &mut Vec<Told<u64>>) {
             let priority = self.random.pick(&Priority::ALL);
+            let patience = self.places.patience(&self.params, self.now);
             let deadline = self.now + MS * self.random.below(400) as u32;
             match self.places.enter(who, priority, deadline, &self.params, self.now, told) {
                 Entered::Now(_) => self.served(who, priority),
-                Entered::Waits(ticket) => {
+                Entered::Waits { ticket, .. } => {
                     self.waiting.insert(who, (ticket, priority, deadline, self.now));
                 }
                 Entered::Refused(..) => {
-                    let full = self.places.waiting() >= self.params.queue_max;
+                    let full = self.places.waiting() >= patience.queue_max;
                     let late = self.now + self.places.latency() > deadline;
                     assert!(full || late, "seed {}: refused for nothing", self.seed);
                 }
@@ -530,7 +598,7 @@ mod tests {
                 assert_eq!(known, priority);
                 if result.is_ok() {
                     assert!(
-                        self.now <= deadline && self.now - came <= self.params.wait_max,
+                        self.now <= deadline && self.now - came <= self.params.wait_max * 2,
                         "seed {}: late",
                         self.seed
                     );
@@ -544,7 +612,7 @@ mod tests {
             assert_eq!(places.working(), self.working.len(), "seed {seed}");
             assert_eq!(places.open(), self.working.len() + self.streams.len(), "seed {seed}");
             assert_eq!(places.waiting(), self.waiting.len(), "seed {seed}");
-            assert!(places.open() <= params.cap && places.waiting() <= params.queue_max, "seed {seed}");
+            assert!(places.open() <= params.cap && places.waiting() <= params.queue_max + 4, "seed {seed}");
             assert!(!places.room(params) || self.waiting.is_empty(), "seed {seed}: room, and somebody waits");
         }
     }

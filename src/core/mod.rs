@@ -29,6 +29,7 @@ pub mod frequent;
 pub mod gradient;
 pub mod health;
 pub mod histogram;
+pub mod hold;
 pub mod keyed;
 pub mod retry;
 pub mod store;

@@ -19,7 +19,7 @@ use crate::core::dependency::{Server, When};
 use crate::core::route::Router;
 use crate::core::store::WhenAway;
 use crate::core::units::Address;
-use crate::core::{admission, backoff, balance, breaker, bucket, budget, eject, health};
+use crate::core::{admission, backoff, balance, breaker, bucket, budget, eject, health, hold};
 use crate::state::breaker::BreakerState;
 use crate::state::budget::BudgetState;
 use crate::state::dependency::DependencyState;
@@ -284,6 +284,8 @@ pub struct UpstreamPlan {
     pub balance: Balance,
     /// `None` is off.
     pub breaker: Option<BreakerPlan>,
+    /// `None` holds no requests.
+    pub hold: Option<hold::Params>,
     pub concurrency_max: usize,
     pub admission: admission::Params,
     pub health_check: Option<HealthCheck>,

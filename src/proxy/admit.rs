@@ -68,7 +68,7 @@ pub fn body_length(route: &RoutePlan, headers: &HeaderMap) -> Result<(), Refusal
 
 /// Takes one of the upstream's places, after a wait if need be; the exchange gives it back when it settles. Checks of
 /// the app's own health wait for nobody.
-pub async fn place(exchange: &mut Exchange, upstream: &Arc<UpstreamPlan>, fields: &HeaderMap) -> Result<(), Refusal> {
+pub async fn place(exchange: &mut Exchange, upstream: &Arc<UpstreamPlan>) -> Result<(), Refusal> {
     exchange.upstream = Some(upstream.clone());
     let places = &upstream.state.places;
     let probe = matches!(upstream.health_check.as_ref().map(|check| &check.kind),
@@ -77,9 +77,8 @@ pub async fn place(exchange: &mut Exchange, upstream: &Arc<UpstreamPlan>, fields
         places.enter_probe(&upstream.admission)
     } else {
         let uploading = exchange.upload.as_ref().is_some_and(|upload| upload.ended().is_none());
-        let priority = priority(exchange, fields);
         let now = clock::now();
-        places.enter(priority, uploading, exchange.deadline, &upstream.admission, now).await
+        places.enter(exchange.priority, uploading, exchange.deadline, &upstream.admission, now).await
     };
     match entered {
         Ok(place) => {
@@ -94,7 +93,7 @@ pub async fn place(exchange: &mut Exchange, upstream: &Arc<UpstreamPlan>, fields
 }
 
 /// The route's, unless a trusted proxy says otherwise.
-fn priority(exchange: &Exchange, fields: &HeaderMap) -> Priority {
+pub fn priority(exchange: &Exchange, fields: &HeaderMap) -> Priority {
     let told = fields.get(&X_REQUEST_PRIORITY).filter(|_| exchange.peer_trusted);
     let told = told.and_then(|value| Priority::parse(value.to_str().ok()?));
     told.or(exchange.route.as_ref().map(|route| route.priority)).unwrap_or(Priority::Default)

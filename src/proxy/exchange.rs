@@ -17,6 +17,7 @@ use super::rates::Standing;
 use super::upgrade::Tunnel;
 use super::upload::Upload;
 use super::{ClientBody, Peer, Proxy};
+use crate::core::admission::Priority;
 use crate::core::trace;
 use crate::plan::{ListenerPlan, Plan, RoutePlan, UpstreamPlan};
 use crate::state::clock;
@@ -64,6 +65,8 @@ pub struct Exchange {
     pub notes: Vec<String>,
     /// The endpoint whose answer is awaited or passed on.
     pub turn: Option<Turn>,
+    /// Waited for an app that did not listen.
+    pub held: Duration,
     /// When the first attempt began.
     pub forwarded: Option<Instant>,
     /// When the app's head arrived.
@@ -72,6 +75,7 @@ pub struct Exchange {
     pub bytes_out: u64,
     fate: Fate,
     reason: &'static str,
+    pub priority: Priority,
     /// A place among the upstream's requests in flight.
     pub place: Option<Rc<RefCell<Place>>>,
     /// What the nearest of the route's limits says of itself.
@@ -115,6 +119,7 @@ impl Exchange {
             attempts: Vec::new(),
             notes: Vec::new(),
             turn: None,
+            held: Duration::ZERO,
             forwarded: None,
             first_byte: None,
             status: 0,
@@ -122,6 +127,7 @@ impl Exchange {
             // Until something better is known, a request that goes away has been left by its client.
             fate: Fate::ClientGone,
             reason: "",
+            priority: Priority::Default,
             place: None,
             rate: None,
             client_upgrade: None,

@@ -8,7 +8,7 @@ use super::body::{self, Body};
 use super::exchange::Exchange;
 use super::refusal::Refusal;
 use super::upload::ClientBody;
-use super::{Peer, Proxy, admit, arrive, attempt, identify, rates, readiness, redirect, respond};
+use super::{Peer, Proxy, admit, arrive, attempt, hold, identify, rates, readiness, redirect, respond};
 use crate::core::path::{self, PathProblem};
 use crate::core::{forwarded, framing};
 use crate::plan::Action;
@@ -79,7 +79,9 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
     admit::body_length(&route, req.headers())?;
     rates::check(exchange, &route, req.headers()).await?;
     arrive::body(exchange, &route, &mut req).await?;
-    admit::place(exchange, upstream, req.headers()).await?;
+    exchange.priority = admit::priority(exchange, req.headers());
+    hold::wait(exchange, upstream).await?;
+    admit::place(exchange, upstream).await?;
 
     // attempt, then respond
     let upgrade = identify::prepare(exchange, &mut req, rewrite.as_ref());

@@ -81,13 +81,18 @@ impl Places {
         let mut place = match entered {
             Entered::Now(_) => self.place(priority, params),
             Entered::Refused(_, why) => return Err(self.count(priority, why)),
-            Entered::Waits(ticket) => {
+            Entered::Waits { ticket, until } => {
                 let wait = Wait { places: self, ticket, priority };
-                wait.turn(told_later, deadline.min(now + params.wait_max), now).await?
+                wait.turn(told_later, until, now).await?
             }
         };
         place.upload = upload.is_some_and(Upload::keep);
         Ok(place)
+    }
+
+    /// The app is back: those that waited for it (at most `queue_max`) may wait for a place too, for up to `wait_max`.
+    pub fn recover(&self, queue_max: usize, wait_max: Duration, now: Instant) {
+        lock(&self.admission).recover(queue_max, wait_max, now);
     }
 
     /// A place below the cap alone, for the checks of the app's health.

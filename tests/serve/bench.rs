@@ -132,6 +132,7 @@ fn upstream(app: u16) -> wanted::Upstream {
             probes: 1,
             ramp: SOON,
         },
+        hold: wanted::Hold { wait_max: Duration::ZERO, requests_max: 1 },
         concurrency_max: 10_000,
         adaptive: wanted::Adaptive { mode: wanted::Mode::Off, min: 1, max: 1 },
         queue: wanted::Queue { max: 0, wait_max: std::time::Duration::ZERO },
@@ -160,6 +161,7 @@ fn settings(options: &Options, app: u16) -> Settings {
         trusted_proxies: Vec::new(),
         upstreams: vec![upstream(app)],
         rate_limits: Vec::new(),
+        stores: Vec::new(),
         routes: vec![route("everything", "/*", None), route("early", "/early", Some(1000))],
         defaults: defaults(),
         security_headers: wanted::SecurityHeaders {
