@@ -31,7 +31,7 @@ pub fn identify(exchange: &mut Exchange, headers: &HeaderMap) {
     }
     let given = headers.get(X_REQUEST_ID).filter(|id| trusted && request_id::well_formed(id.as_bytes()));
     exchange.request_id =
-        given.cloned().or_else(|| HeaderValue::try_from(request_id::write(clock::random_wide())).ok());
+        given.cloned().or_else(|| HeaderValue::from_bytes(&request_id::write(clock::random_wide())).ok());
     identify_trace(exchange, headers);
 }
 
