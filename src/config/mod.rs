@@ -11,8 +11,11 @@ pub mod settings;
 mod check;
 mod read;
 mod read_breaker;
+mod read_concurrency;
+mod read_limit;
 mod read_readiness;
 mod read_route;
+mod read_switches;
 mod read_upstream;
 
 mod env;

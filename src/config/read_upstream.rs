@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::read;
 use super::read_breaker::circuit_breaker;
 use super::reader::Map;
 use super::settings::{
-    Balance, CircuitBreaker, Endpoint, HealthCheck, HealthCheckKind, Mode, Pool, Upstream, UpstreamProtocol,
+    Balance, CircuitBreaker, Endpoint, HealthCheck, HealthCheckKind, Hold, Mode, Pool, Upstream, UpstreamProtocol,
     UpstreamTls,
 };
 use super::units;
+use super::{read, read_concurrency};
 use crate::core::units::Ratio;
 
 /// `upstream: URL`, or `upstreams:` by name.
@@ -46,7 +46,10 @@ fn plain(name: &str) -> Upstream {
             probes: 1,
             ramp: Duration::from_secs(10),
         },
-        concurrency_max: 1024,
+        hold: Hold { wait_max: Duration::from_secs(5), requests_max: 4096 },
+        concurrency_max: read_concurrency::CAP,
+        adaptive: read_concurrency::ADAPTIVE,
+        queue: read_concurrency::QUEUE,
         tls: None,
     }
 }
@@ -84,14 +87,9 @@ fn upstream(name: String, map: Map<'_, '_>) -> Upstream {
     pool.finish();
     let circuit_breaker =
         circuit_breaker(map.block("circuit_breaker", "Gives a failing endpoint time."), plain.circuit_breaker);
-    let concurrency = map.block("concurrency", "Requests in flight.");
-    let concurrency_max = concurrency
-        .count("max", "1024", "All workers together; more are answered 503.")
-        .map_or(plain.concurrency_max, |max| max as usize);
-    concurrency.later("adaptive");
-    concurrency.later("queue");
-    concurrency.finish();
-    map.later("hold");
+    let (concurrency_max, adaptive, queue) =
+        read_concurrency::concurrency(map.block("concurrency", "Requests in flight."));
+    let hold = hold(map.block("hold", "Requests wait for an app that does not listen."), plain.hold);
     let resolve_refresh = resolve(&map);
     let tls = tls(map.block("tls", "TLS towards https:// endpoints."), map.has("tls"));
     map.finish();
@@ -104,7 +102,10 @@ fn upstream(name: String, map: Map<'_, '_>) -> Upstream {
         health_check,
         pool,
         circuit_breaker,
+        hold,
         concurrency_max,
+        adaptive,
+        queue,
         tls,
         name,
     }
@@ -170,6 +171,16 @@ fn health_check(map: Map<'_, '_>, wanted: bool) -> Option<HealthCheck> {
     };
     map.finish();
     wanted.then_some(check)
+}
+
+fn hold(map: Map<'_, '_>, plain: Hold) -> Hold {
+    let wait_max = map.duration("wait_max", "5s", "The longest, and how long an app may be away; 0s holds none.");
+    let requests_max = map.count("requests_max", "4096", "Waiting at a time; more are refused.");
+    map.finish();
+    Hold {
+        wait_max: wait_max.unwrap_or(plain.wait_max),
+        requests_max: requests_max.and_then(|count| u32::try_from(count).ok()).unwrap_or(plain.requests_max),
+    }
 }
 
 fn tls(map: Map<'_, '_>, wanted: bool) -> Option<UpstreamTls> {

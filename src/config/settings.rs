@@ -6,15 +6,23 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::core::units::{Address, Rate, Ratio};
+use crate::core::admission::Priority;
+use crate::core::switch::Position;
+use crate::core::units::{Address, Ratio};
 
+mod limits;
 mod listener;
 mod readiness;
+mod reliability;
+mod switches;
 
+pub use self::limits::{Adaptive, Queue, RateKey, RateLimit, SharedLimit, Store};
 pub use self::listener::{
     CertificateFiles, ClientAuth, Direction, HttpsRedirect, Listener, ProxyProtocol, ServerTls, TlsVersion,
 };
 pub use self::readiness::{Dependency, DependencyKind, Free};
+pub use self::reliability::{CircuitBreaker, Hold, Retry, RetryBudget, RetryConditions, SlowCall};
+pub use self::switches::{Flag, Maintenance};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +34,7 @@ pub struct Settings {
     /// At least one, in the order of the file.
     pub upstreams: Vec<Upstream>,
     pub rate_limits: Vec<RateLimit>,
+    pub stores: Vec<Store>,
     /// In the order of the file; the short form and a file without `routes` give one named `everything` on `/*`.
     /// Listeners with an `upstream` of their own do not use these.
     pub routes: Vec<Route>,
@@ -43,6 +52,8 @@ pub struct Settings {
     /// Where the last good plans and the journal are kept; `None` keeps them in memory only.
     pub state_directory: Option<PathBuf>,
     pub drain: Drain,
+    pub maintenance: Maintenance,
+    pub flags: Vec<Flag>,
     /// `None` is auto: the processors this process may use.
     pub workers: Option<usize>,
 }
@@ -73,8 +84,11 @@ pub struct Upstream {
     pub health_check: Option<HealthCheck>,
     pub pool: Pool,
     pub circuit_breaker: CircuitBreaker,
+    pub hold: Hold,
     /// In-flight requests, all workers together.
     pub concurrency_max: usize,
+    pub adaptive: Adaptive,
+    pub queue: Queue,
     /// Present when an endpoint is `https://`.
     pub tls: Option<UpstreamTls>,
 }
@@ -133,31 +147,6 @@ pub struct Pool {
     pub idle_timeout: Duration,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct CircuitBreaker {
-    pub mode: Mode,
-    /// `None` is auto: 5, or 1 % of the window's requests if that is more.
-    pub consecutive_failures: Option<u32>,
-    pub failure_rate: Ratio,
-    pub slow_call: Option<SlowCall>,
-    /// What failures and slow calls are counted over.
-    pub window: Duration,
-    /// Requests in the window below which no rate opens it.
-    pub volume_min: u32,
-    pub open_for_base: Duration,
-    pub open_for_max: Duration,
-    /// Test requests let through at a time while half-open.
-    pub probes: u32,
-    /// How long a growing share passes after a good test; zero closes at once.
-    pub ramp: Duration,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct SlowCall {
-    pub rate: Ratio,
-    pub duration: Duration,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Enforce,
@@ -174,41 +163,6 @@ pub struct UpstreamTls {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct RateLimit {
-    pub name: String,
-    /// Whose requests are counted together; at least one part.
-    pub key: Vec<RateKey>,
-    pub rate: Rate,
-    pub burst: u64,
-    /// What one request is worth; at most the burst.
-    pub cost: u64,
-    pub mode: Mode,
-}
-
-/// One part of a limit's key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum RateKey {
-    /// The client's address, an IPv6 one by its /64.
-    ClientIp,
-    Route,
-    /// The value of a request header; lower case.
-    Header(String),
-    /// The value of a cookie.
-    Cookie(String),
-}
-
-impl std::fmt::Display for RateKey {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            RateKey::ClientIp => out.write_str("client_ip"),
-            RateKey::Route => out.write_str("route"),
-            RateKey::Header(name) => write!(out, "header:{name}"),
-            RateKey::Cookie(name) => write!(out, "cookie:{name}"),
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq)]
 pub struct RouteDefaults {
     pub timeouts: Timeouts,
     pub retry: Retry,
@@ -221,9 +175,13 @@ pub struct Route {
     pub action: RouteAction,
     pub timeouts: Timeouts,
     pub retry: Retry,
+    pub priority: Priority,
     /// Names of entries in `rate_limits`.
     pub rate_limits: Vec<String>,
     pub body_max: Option<u64>,
+    /// It answers only while this flag is on.
+    pub flag: Option<String>,
+    pub maintenance: Position,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
 }
@@ -242,7 +200,7 @@ pub enum RouteAction {
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct RouteMatch {
     /// Empty matches any; `*.example.com` matches one or more labels.
     pub hosts: Vec<String>,
@@ -272,42 +230,6 @@ pub struct Timeouts {
     pub first_byte: Duration,
     pub idle: Duration,
     pub total: Duration,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Retry {
-    /// In all, the first included; 1 is no retry.
-    pub attempts: u32,
-    pub conditions: RetryConditions,
-    pub per_try: Option<Duration>,
-    pub backoff_base: Duration,
-    pub backoff_factor: f64,
-    pub backoff_max: Duration,
-    pub body_max: u64,
-    pub budget: RetryBudget,
-}
-
-/// How many attempts beyond the first there may be.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RetryBudget {
-    /// Of the real requests.
-    pub percent: Ratio,
-    /// The window they are counted over.
-    pub interval: Duration,
-    /// Allowed whatever the traffic.
-    pub rate_min: Rate,
-    /// Typed for this route, which then has a bucket of its own; else all routes of an upstream share one.
-    pub own: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RetryConditions {
-    pub connect: bool,
-    pub reset: bool,
-    pub per_try_timeout: bool,
-    pub grpc_unavailable: bool,
-    /// Response statuses, 500..=599 (and 429).
-    pub statuses: Vec<u16>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -14,9 +14,11 @@ pub mod dependency;
 pub mod forwarded;
 pub mod redact;
 pub mod request_id;
+pub mod switch;
 pub mod trace;
 pub mod websocket;
 
+pub mod admission;
 pub mod backoff;
 pub mod balance;
 pub mod breaker;
@@ -25,11 +27,13 @@ pub mod budget;
 pub mod drain;
 pub mod eject;
 pub mod frequent;
+pub mod gradient;
 pub mod health;
 pub mod histogram;
-pub mod inflight;
+pub mod hold;
 pub mod keyed;
 pub mod retry;
+pub mod store;
 pub mod window;
 
 #[cfg(test)]

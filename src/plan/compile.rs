@@ -9,14 +9,17 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::dependency;
 use super::headers::{self, NotAHeader};
+use super::switches;
 use super::{
     Action, Balance, CheckKind, ClientAuth, DrainPlan, EndpointPlan, HealthCheck, HttpsRedirect, LimitPlan,
-    ListenerPlan, Plan, ProxyProtocol, Rewrite, RoutePlan, Template, TlsPlan, TracePlan, UpstreamPlan,
+    ListenerPlan, MaintenancePlan, Plan, ProxyProtocol, Rewrite, RoutePlan, RouteSwitches, SwitchPlan, Template,
+    TlsPlan, TracePlan, UpstreamPlan,
 };
 use crate::config::settings as wanted;
 use crate::core::route::{Router, Rule};
+use crate::core::switch::Position;
 use crate::core::units::Address;
-use crate::core::{balance, eject, health};
+use crate::core::{balance, eject, health, hold};
 use crate::state::clock;
 use crate::state::states::States;
 use crate::telemetry::Telemetry;
@@ -37,9 +40,19 @@ pub fn compile(
     states: &States,
     telemetry: &Telemetry,
 ) -> Result<Plan, Vec<PlanProblem>> {
-    let mut compiler =
-        Compiler { settings, states, telemetry, problems: Vec::new(), upstreams: Vec::new(), limits: Vec::new() };
-    compiler.limits = settings.rate_limits.iter().filter_map(|limit| policies::limit(states, limit)).collect();
+    let mut compiler = Compiler {
+        settings,
+        states,
+        telemetry,
+        problems: Vec::new(),
+        upstreams: Vec::new(),
+        limits: Vec::new(),
+        switches: switches::of_file(settings, states),
+    };
+    let stores = dependency::stores(settings, states, &mut compiler.problems);
+    let service = settings.service.name.as_str();
+    let limits = settings.rate_limits.iter().filter_map(|limit| policies::limit(states, service, &stores, limit));
+    compiler.limits = limits.collect();
     for upstream in &settings.upstreams {
         let compiled = compiler.upstream(upstream);
         compiler.upstreams.push(Arc::new(compiled));
@@ -63,7 +76,14 @@ pub fn compile(
         listeners,
         upstreams: compiler.upstreams,
         limits: compiler.limits,
+        stores,
         dependencies,
+        switches: compiler.switches,
+        maintenance: MaintenancePlan {
+            message: settings.maintenance.message.as_deref().map(Into::into),
+            allow: settings.maintenance.allow.clone(),
+            retry_after: settings.maintenance.retry_after,
+        },
         trusted: settings.trusted_proxies.clone(),
         traces: TracePlan { sample: settings.traces.sample.0, b3: settings.traces.propagate_b3 },
         health_on_listener: settings.health_on_listener,
@@ -78,6 +98,7 @@ struct Compiler<'a> {
     problems: Vec<PlanProblem>,
     upstreams: Vec<Arc<UpstreamPlan>>,
     limits: Vec<Arc<LimitPlan>>,
+    switches: Vec<Arc<SwitchPlan>>,
 }
 
 impl Compiler<'_> {
@@ -108,7 +129,10 @@ impl Compiler<'_> {
                 eject: eject::Params::default(),
             },
             breaker: policies::breaker(&upstream.circuit_breaker),
+            hold: (!upstream.hold.wait_max.is_zero())
+                .then_some(hold::Params { wait_max: upstream.hold.wait_max, requests_max: upstream.hold.requests_max }),
             concurrency_max: upstream.concurrency_max,
+            admission: policies::admission(upstream),
             health_check: upstream.health_check.as_ref().map(|check| HealthCheck {
                 kind: match &check.kind {
                     wanted::HealthCheckKind::Http { path } => CheckKind::Http(path.clone()),
@@ -200,12 +224,25 @@ impl Compiler<'_> {
             action,
             timeouts: policies::timeouts(&route.timeouts),
             retry: policies::retry(self.states, route),
+            priority: route.priority,
             limits_policy: headers::limits_policy(&limits),
             limits,
             body_max: route.body_max,
+            switches: self.route_switches(route, outbound),
             request_edits,
             response,
         }))
+    }
+
+    fn route_switches(&mut self, route: &wanted::Route, outbound: bool) -> RouteSwitches {
+        let own = SwitchPlan::new(self.states, switches::ROUTE, &route.name, route.maintenance);
+        self.switches.push(own.clone());
+        let named = |kind, name: &str| self.switches.iter().find(|one| one.kind == kind && &*one.name == name).cloned();
+        RouteSwitches {
+            service: if outbound { None } else { named(switches::SERVICE, "") },
+            flag: route.flag.as_deref().and_then(|flag| named(switches::FLAG, flag)),
+            route: own,
+        }
     }
 
     fn listener(&mut self, listener: &wanted::Listener, shared: &[Arc<RoutePlan>]) -> Option<ListenerPlan> {
@@ -258,8 +295,11 @@ impl Compiler<'_> {
             action: wanted::RouteAction::Forward { upstream: upstream.to_owned(), rewrite_prefix: None },
             timeouts: self.settings.defaults.timeouts.clone(),
             retry: self.settings.defaults.retry.clone(),
+            priority: crate::core::admission::Priority::Default,
             rate_limits: Vec::new(),
             body_max: None,
+            flag: None,
+            maintenance: Position::Open,
             request_headers: wanted::HeaderEdits::default(),
             response_headers: wanted::HeaderEdits::default(),
         };

@@ -6,6 +6,7 @@ mod dependency;
 pub mod diff;
 mod headers;
 mod redirect;
+mod switches;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,20 +16,24 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use crate::core::dependency::When;
+use crate::core::dependency::{Server, When};
 use crate::core::route::Router;
+use crate::core::store::WhenAway;
 use crate::core::units::Address;
-use crate::core::{backoff, balance, breaker, bucket, budget, eject, health};
+use crate::core::{admission, backoff, balance, breaker, bucket, budget, eject, health, hold};
 use crate::state::breaker::BreakerState;
 use crate::state::budget::BudgetState;
 use crate::state::dependency::DependencyState;
 use crate::state::endpoint::{EndpointState, UpstreamState};
 use crate::state::limit::LimitState;
+use crate::state::store::StoreState;
 use crate::telemetry::{RouteMetrics, UpstreamMetrics};
+use crate::upstream::ClientTls;
 use crate::upstream::EndpointSpec;
 use crate::upstream::dependency::Dependency;
 
 pub use redirect::Template;
+pub use switches::{MaintenancePlan, RouteSwitches, SwitchPlan};
 
 /// The configuration in force.
 pub struct Plan {
@@ -39,6 +44,7 @@ pub struct Plan {
     pub listeners: Vec<Option<Arc<ListenerPlan>>>,
     pub upstreams: Vec<Arc<UpstreamPlan>>,
     pub limits: Vec<Arc<LimitPlan>>,
+    pub stores: Vec<Arc<StorePlan>>,
     pub trusted: Vec<IpNet>,
     pub traces: TracePlan,
     /// Answer the health paths on data listeners too.
@@ -46,6 +52,9 @@ pub struct Plan {
     pub drain: DrainPlan,
     /// What the app needs beside us.
     pub dependencies: Vec<DependencyPlan>,
+    /// Every switch: the service's, the routes' and the flags.
+    pub switches: Vec<Arc<SwitchPlan>>,
+    pub maintenance: MaintenancePlan,
 }
 
 impl Plan {
@@ -144,10 +153,12 @@ pub struct RoutePlan {
     pub retry: Retry,
     /// Of the answers on this route; `None` for routes that ask no app.
     pub breaker: Option<Arc<BreakerState>>,
+    pub priority: admission::Priority,
     pub limits: Vec<Arc<LimitPlan>>,
     /// The `RateLimit-Policy` of this route, when it has limits.
     pub limits_policy: Option<HeaderValue>,
     pub body_max: Option<u64>,
+    pub switches: RouteSwitches,
     pub request_edits: Vec<HeaderEdit>,
     pub response: ResponseHeaders,
 }
@@ -209,6 +220,37 @@ pub struct LimitPlan {
     /// It refuses; else it only counts whom it would have refused.
     pub enforced: bool,
     pub state: Arc<LimitState>,
+    /// Counted together with all replicas.
+    pub shared: Option<SharedLimit>,
+}
+
+/// A limit that replicas count together.
+pub struct SharedLimit {
+    pub store: Arc<StorePlan>,
+    /// What this limit's keys begin with in the store, colon included.
+    pub prefix: String,
+    pub when_away: WhenAway,
+}
+
+/// A Redis or Valkey in which replicas count together.
+pub struct StorePlan {
+    pub name: Arc<str>,
+    pub slot: usize,
+    pub server: Server,
+    pub tls: Option<Arc<ClientTls>>,
+    /// What asking it may add to a request.
+    pub timeout: Duration,
+    pub state: Arc<StoreState>,
+}
+
+impl StorePlan {
+    /// Whether a connection made for `other` serves this one.
+    pub fn asks_the_same(&self, other: &StorePlan) -> bool {
+        self.slot == other.slot
+            && self.server == other.server
+            && self.timeout == other.timeout
+            && Arc::ptr_eq(&self.state, &other.state)
+    }
 }
 
 /// One part of a limit's key.
@@ -248,7 +290,10 @@ pub struct UpstreamPlan {
     pub balance: Balance,
     /// `None` is off.
     pub breaker: Option<BreakerPlan>,
+    /// `None` holds no requests.
+    pub hold: Option<hold::Params>,
     pub concurrency_max: usize,
+    pub admission: admission::Params,
     pub health_check: Option<HealthCheck>,
 }
 

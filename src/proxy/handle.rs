@@ -8,7 +8,7 @@ use super::body::{self, Body};
 use super::exchange::Exchange;
 use super::refusal::Refusal;
 use super::upload::ClientBody;
-use super::{Peer, Proxy, admit, arrive, attempt, identify, rates, readiness, redirect, respond};
+use super::{Peer, Proxy, admit, arrive, attempt, hold, identify, rates, readiness, redirect, respond, switches};
 use crate::core::path::{self, PathProblem};
 use crate::core::{forwarded, framing};
 use crate::plan::Action;
@@ -67,6 +67,8 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
     exchange.route = Some(route.clone());
     exchange.deadline = admit::deadline(exchange.started, &route.timeouts, req.headers());
 
+    switches::check(exchange, &route, req.method())?;
+
     // redirect
     let (upstream, rewrite) = match &route.action {
         Action::Redirect { to, status } => {
@@ -77,12 +79,15 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
 
     // validate and admit: limits before a byte of the body is asked for, a place only when a small body is here
     admit::body_length(&route, req.headers())?;
-    rates::check(exchange, &route, req.headers())?;
+    rates::check(exchange, &route, req.headers()).await?;
     arrive::body(exchange, &route, &mut req).await?;
-    admit::place(exchange, upstream)?;
+    exchange.priority = admit::priority(exchange, req.headers());
+    hold::wait(exchange, upstream).await?;
+    admit::place(exchange, upstream).await?;
 
     // attempt, then respond
     let upgrade = identify::prepare(exchange, &mut req, rewrite.as_ref());
-    let response = attempt::forward(exchange, req, upgrade.as_deref()).await?;
-    respond::answer(exchange, response, upgrade)
+    let answered = attempt::forward(exchange, req, upgrade.as_deref()).await;
+    admit::learn(exchange, &answered);
+    respond::answer(exchange, answered?, upgrade)
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use outrigger::config::settings::{self as wanted, Settings};
 use outrigger::core::drain::Params;
+use outrigger::core::switch::Position;
 use outrigger::core::units::{Address, Rate, Ratio};
 use outrigger::plan::compile::compile;
 use outrigger::proxy::Shared;
@@ -67,8 +68,11 @@ fn route(name: &str, path: &str, body_max: Option<u64>) -> wanted::Route {
         action: wanted::RouteAction::Forward { upstream: "app".to_owned(), rewrite_prefix: None },
         timeouts: defaults().timeouts,
         retry: defaults().retry,
+        priority: outrigger::core::admission::Priority::Default,
         rate_limits: Vec::new(),
         body_max,
+        flag: None,
+        maintenance: Position::Open,
         request_headers: wanted::HeaderEdits::default(),
         response_headers: wanted::HeaderEdits::default(),
     }
@@ -131,7 +135,10 @@ fn upstream(app: u16) -> wanted::Upstream {
             probes: 1,
             ramp: SOON,
         },
+        hold: wanted::Hold { wait_max: Duration::ZERO, requests_max: 1 },
         concurrency_max: 10_000,
+        adaptive: wanted::Adaptive { mode: wanted::Mode::Off, min: 1, max: 1 },
+        queue: wanted::Queue { max: 0, wait_max: std::time::Duration::ZERO },
         tls: None,
     }
 }
@@ -157,6 +164,7 @@ fn settings(options: &Options, app: u16) -> Settings {
         trusted_proxies: Vec::new(),
         upstreams: vec![upstream(app)],
         rate_limits: Vec::new(),
+        stores: Vec::new(),
         routes: vec![route("everything", "/*", None), route("early", "/early", Some(1000))],
         defaults: defaults(),
         security_headers: wanted::SecurityHeaders {
@@ -167,6 +175,13 @@ fn settings(options: &Options, app: u16) -> Settings {
         },
         dependencies: Vec::new(),
         health_on_listener: false,
+        maintenance: wanted::Maintenance {
+            mode: Position::Open,
+            message: None,
+            allow: Vec::new(),
+            retry_after: Duration::from_secs(60),
+        },
+        flags: Vec::new(),
         access_log: wanted::AccessLog {
             to: wanted::LogTarget::Off,
             format: wanted::LogFormat::Json,
