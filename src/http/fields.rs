@@ -187,6 +187,9 @@ fn parse_length(value: &[u8]) -> Option<u64> {
 
 /// Whether a list of words names this one.
 fn has_word(list: &[u8], word: &[u8]) -> bool {
+    if !list.contains(&b',') {
+        return list.trim_ascii().eq_ignore_ascii_case(word); // most lists have one
+    }
     list.split(|byte| *byte == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(word))
 }
 
