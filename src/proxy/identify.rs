@@ -31,7 +31,7 @@ pub fn identify(exchange: &mut Exchange, headers: &HeaderMap) {
     }
     let given = headers.get(X_REQUEST_ID).filter(|id| trusted && request_id::well_formed(id.as_bytes()));
     exchange.request_id =
-        given.cloned().or_else(|| HeaderValue::try_from(request_id::write(clock::random_wide())).ok());
+        given.cloned().or_else(|| HeaderValue::from_bytes(&request_id::write(clock::random_wide())).ok());
     identify_trace(exchange, headers);
 }
 
@@ -144,6 +144,9 @@ fn set_host(exchange: &Exchange, fields: &mut HeaderMap) {
 
 /// Trace fields beyond their limits are not passed on (W3C Trace Context §3.3, Baggage §3.3.2).
 fn clean_trace(exchange: &Exchange, fields: &mut HeaderMap) {
+    if !fields.keys().any(|name| *name == TRACESTATE || *name == BAGGAGE) {
+        return; // most requests; cheaper than looking each up
+    }
     let lines = |name: &HeaderName| fields.get_all(name).iter().map(HeaderValue::as_bytes);
     let (state_ok, baggage_ok) = (trace::tracestate_ok(lines(&TRACESTATE)), trace::baggage_ok(lines(&BAGGAGE)));
     if !state_ok || exchange.parent_span == 0 {
