@@ -62,12 +62,8 @@ pub fn run(port: u16, app: &App, trigger: Trigger) -> Run {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
-        let clients = Rc::new(Clients {
-            port,
-            start: Instant::now(),
-            idle: RefCell::default(),
-            run: RefCell::default(),
-        });
+        let clients =
+            Rc::new(Clients { port, start: Instant::now(), idle: RefCell::default(), run: RefCell::default() });
         let mut random = 0x9e37_79b9_7f4a_7c15u64;
         let mut at = 0.0;
         let mut calls = Vec::new();
@@ -122,7 +118,8 @@ impl Clients {
             let Some(end) = answer.windows(4).position(|end| end == b"\r\n\r\n") else { continue };
             let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
             let status = head.split(' ').nth(1)?.parse().ok()?;
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse::<usize>().ok());
+            let length =
+                head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse::<usize>().ok());
             match length {
                 Some(length) if answer.len() < end + 4 + length => {}
                 Some(_) if !head.contains("connection: close") => {

@@ -8,9 +8,10 @@ use super::reader::Map;
 use super::settings::{
     HeaderEdits, Retry, RetryBudget, RetryConditions, Route, RouteAction, RouteDefaults, RouteMatch, Timeouts,
 };
-use super::units;
 use super::yaml::{Node, Value};
+use super::{read_switches, units};
 use crate::core::admission::Priority;
+use crate::core::switch::Position;
 use crate::core::units::{Rate, Ratio};
 
 pub fn default_timeouts() -> Timeouts {
@@ -195,6 +196,8 @@ fn everything(upstream: &str, defaults: &RouteDefaults) -> Route {
         priority: Priority::Default,
         rate_limits: Vec::new(),
         body_max: None,
+        flag: None,
+        maintenance: Position::Open,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
     }
@@ -230,7 +233,9 @@ fn route(map: Map<'_, '_>, place: usize, defaults: &RouteDefaults, only: Option<
     let doc = "Who goes first when the app is busy; x-request-priority of a trusted proxy overrides it.";
     let priority = map.choice("priority", &["critical", "default", "batch", "sheddable"], "default", doc);
     let priority = priority.and_then(Priority::parse).unwrap_or(Priority::Default);
-    for later in ["auth", "flag", "access"] {
+    let flag = map.text("flag", "It answers 503 while this flag is off.");
+    let maintenance = read_switches::position(&map, "maintenance", "Maintenance of this route alone.");
+    for later in ["auth", "access"] {
         map.later(later);
     }
     let action = match (to, upstream, only) {
@@ -253,6 +258,8 @@ fn route(map: Map<'_, '_>, place: usize, defaults: &RouteDefaults, only: Option<
         priority,
         rate_limits,
         body_max,
+        flag,
+        maintenance,
         request_headers,
         response_headers,
     })

@@ -10,6 +10,7 @@ pub mod exchange;
 pub mod handle;
 mod hold;
 pub mod identify;
+pub mod inbound;
 mod links;
 mod permit;
 pub mod phase;
@@ -18,8 +19,9 @@ pub mod readiness;
 pub mod redirect;
 pub mod refusal;
 pub mod respond;
+mod switches;
 mod timers;
-pub mod upgrade;
+mod upgrade;
 pub mod upload;
 mod verdict;
 
@@ -39,6 +41,7 @@ use crate::telemetry::{RouteMetrics, Telemetry, WorkerTelemetry};
 use crate::upstream::Pool;
 
 pub use body::{Body, BodyError};
+pub use inbound::{ClientUpgrade, Feed, Inbound};
 use links::Links;
 pub use upload::ClientBody;
 

@@ -12,3 +12,4 @@ pub mod limit;
 pub mod places;
 pub mod states;
 pub mod store;
+pub mod switch;

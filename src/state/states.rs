@@ -13,6 +13,7 @@ use super::journal::{Journal, lock};
 use super::lifecycle::Lifecycle;
 use super::limit::LimitState;
 use super::store::StoreState;
+use super::switch::SwitchState;
 
 /// Weak references by identity.
 struct Registry<K, V>(Mutex<HashMap<K, Weak<V>>>);
@@ -45,6 +46,7 @@ pub struct States {
     stores: Registry<String, StoreState>,
     dependencies: Registry<String, DependencyState>,
     budgets: Registry<(String, String), BudgetState>,
+    switches: Registry<(&'static str, String), SwitchState>,
     slots: Slots,
     pub lifecycle: Lifecycle,
     pub journal: Journal,
@@ -79,6 +81,11 @@ impl States {
     /// The retry budget of an upstream; `route` names the one that has its own, and is empty for the shared one.
     pub fn budget(&self, upstream: &str, route: &str) -> Arc<BudgetState> {
         self.budgets.adopt((upstream.to_owned(), route.to_owned()), BudgetState::default)
+    }
+
+    /// The switch of the service (no name), of a route, or a flag.
+    pub fn switch(&self, kind: &'static str, name: &str) -> Arc<SwitchState> {
+        self.switches.adopt((kind, name.to_owned()), SwitchState::default)
     }
 
     /// The number under which each worker keeps its pool for what `identity` describes.

@@ -8,5 +8,7 @@ mod support;
 mod breakers;
 mod hold;
 mod places;
+mod priorities;
 mod retries;
 mod stores;
+mod switches;
