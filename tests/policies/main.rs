@@ -7,6 +7,7 @@ mod support;
 
 mod breakers;
 mod hold;
+mod overload;
 mod places;
 mod priorities;
 mod retries;

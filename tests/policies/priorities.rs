@@ -139,7 +139,7 @@ fn quick_and_slow_requests_at_seventy_percent_are_all_served() {
     // A tenth takes ten times as long: 1.9 x 10 ms on average, 0.7 x 10 workers.
     let outrigger = before(app(10, Duration::from_millis(10)), "");
     let every = Duration::from_secs_f64(0.019 / (0.7 * 10.0));
-    let path = |number: u64| if number.wrapping_mul(0x9e37_79b9) % 10 == 0 { "/long" } else { "/" };
+    let path = |number: u64| if number.wrapping_mul(0x9e37_79b9).is_multiple_of(10) { "/long" } else { "/" };
     let seen = load(outrigger.web(), every, Duration::from_secs(6), Duration::ZERO, path);
     assert!(seen.keys().all(|(_, status)| *status == 200), "{seen:?}");
     assert!(seen.len() == 2, "both kinds came: {seen:?}");
