@@ -63,14 +63,7 @@ pub fn status(value: &Value) -> String {
     routes(&mut out, &status.routes);
     upstreams(&mut out, &status.upstreams);
     policies::rate_limits(&mut out, &status.rate_limits);
-    for store in &status.stores {
-        let is = match store.ok {
-            Some(true) => "well".to_owned(),
-            Some(false) => format!("AWAY: {}", store.words),
-            None => "not connected yet".to_owned(),
-        };
-        line(&mut out, &format!("store {}: {is}", store.name));
-    }
+    policies::stores(&mut out, &status.stores);
     policies::dependencies(&mut out, &status.dependencies);
     policies::switches(&mut out, &status.switches);
     for certificate in &status.certificates {

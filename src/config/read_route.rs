@@ -230,11 +230,11 @@ fn route(map: Map<'_, '_>, place: usize, defaults: &RouteDefaults, only: Option<
     let request_headers = edits(headers.block("request", "Of requests on their way to the app."));
     let response_headers = edits(headers.block("response", "Of responses on their way to the client."));
     headers.finish();
+    let flag = map.text("flag", "It answers 503 while this flag is off.");
+    let maintenance = read_switches::position(&map, "maintenance", "Maintenance of this route alone.");
     let doc = "Who goes first when the app is busy; x-request-priority of a trusted proxy overrides it.";
     let priority = map.choice("priority", &["critical", "default", "batch", "sheddable"], "default", doc);
     let priority = priority.and_then(Priority::parse).unwrap_or(Priority::Default);
-    let flag = map.text("flag", "It answers 503 while this flag is off.");
-    let maintenance = read_switches::position(&map, "maintenance", "Maintenance of this route alone.");
     for later in ["auth", "access"] {
         map.later(later);
     }
