@@ -112,12 +112,12 @@ fn before(app: std::net::SocketAddr, more: &str) -> Outrigger {
 
 #[test]
 fn at_three_times_the_capacity_the_critical_are_served_and_the_sheddable_are_not() {
-    // 100 a second; 300 come, 60 of them critical.
-    let outrigger = before(app(5, Duration::from_millis(50)), "");
-    let warm = load(outrigger.web(), Duration::from_millis(14), Duration::from_secs(3), Duration::ZERO, |_| "/");
+    // 40 a second; 120 come, 24 of them critical. Few, because machines that test are busy.
+    let outrigger = before(app(4, Duration::from_millis(100)), "");
+    let warm = load(outrigger.web(), Duration::from_millis(36), Duration::from_secs(3), Duration::ZERO, |_| "/");
     assert!(warm.keys().all(|(_, status)| *status == 200), "at 70 %: {warm:?}");
     let kinds = ["/critical", "/sheddable", "/", "/sheddable", "/batch"];
-    let every = Duration::from_micros(3_333);
+    let every = Duration::from_micros(8_333);
     let path = |number: u64| kinds[(number % 5) as usize];
     let seen = load(outrigger.web(), every, Duration::from_secs(6), Duration::from_secs(1), path);
     let share = |path: &str| {
@@ -136,9 +136,9 @@ fn at_three_times_the_capacity_the_critical_are_served_and_the_sheddable_are_not
 
 #[test]
 fn quick_and_slow_requests_at_seventy_percent_are_all_served() {
-    // A tenth takes ten times as long: 1.9 x 10 ms on average, 0.7 x 10 workers.
-    let outrigger = before(app(10, Duration::from_millis(10)), "");
-    let every = Duration::from_secs_f64(0.019 / (0.7 * 10.0));
+    // A tenth takes ten times as long: 1.9 x 50 ms on average, 0.7 x 6 workers.
+    let outrigger = before(app(6, Duration::from_millis(50)), "");
+    let every = Duration::from_secs_f64(0.095 / (0.7 * 6.0));
     let path = |number: u64| if number.wrapping_mul(0x9e37_79b9).is_multiple_of(10) { "/long" } else { "/" };
     let seen = load(outrigger.web(), every, Duration::from_secs(6), Duration::ZERO, path);
     assert!(seen.keys().all(|(_, status)| *status == 200), "{seen:?}");
