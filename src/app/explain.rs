@@ -14,7 +14,9 @@ use serde_json::json;
 use super::cli::{ExplainArgs, Output};
 use super::start::FILE_DEFAULT;
 use super::verdict::Verdict;
-use crate::config::settings::{HealthCheckKind, Listener, Mode, Route, RouteAction, RouteMatch, Settings, Upstream};
+use crate::config::settings::{
+    HealthCheckKind, HedgeAfter, Listener, Mode, Route, RouteAction, RouteMatch, Settings, Upstream,
+};
 use crate::config::{self, Loaded};
 use crate::core::path::normalise;
 use crate::core::retry::may_replay;
@@ -229,6 +231,14 @@ impl Rows {
             if budget.own { "the route's own" } else { "shared by the upstream's routes" }
         );
         self.inherited("retry", "budget", "budget", value);
+        if let Some(after) = retry.hedge.after {
+            let after = match after {
+                HedgeAfter::Percentile(ratio) => format!("the p{} seen", ratio.0 * 100.0),
+                HedgeAfter::Time(after) => time(after),
+            };
+            let value = format!("GET and HEAD after {after}, {}% at most", retry.hedge.share_max.0 * 100.0);
+            self.inherited("retry", "hedge", "hedge", value);
+        }
         self.inherited("retry", "body", "body_max", format!("replayed up to {}", size(retry.body_max)));
     }
 

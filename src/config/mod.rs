@@ -12,6 +12,7 @@ mod check;
 mod read;
 mod read_breaker;
 mod read_readiness;
+mod read_retry;
 mod read_route;
 mod read_upstream;
 

@@ -26,6 +26,7 @@ pub mod drain;
 pub mod eject;
 pub mod frequent;
 pub mod health;
+pub mod hedge;
 pub mod histogram;
 pub mod hold;
 pub mod inflight;

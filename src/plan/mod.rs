@@ -18,11 +18,12 @@ use ipnet::IpNet;
 use crate::core::dependency::When;
 use crate::core::route::Router;
 use crate::core::units::Address;
-use crate::core::{backoff, balance, breaker, bucket, budget, eject, health, hold};
+use crate::core::{backoff, balance, breaker, bucket, budget, eject, health, hedge, hold};
 use crate::state::breaker::BreakerState;
 use crate::state::budget::BudgetState;
 use crate::state::dependency::DependencyState;
 use crate::state::endpoint::{EndpointState, UpstreamState};
+use crate::state::hedge::HedgeState;
 use crate::state::limit::LimitState;
 use crate::telemetry::{RouteMetrics, UpstreamMetrics};
 use crate::upstream::EndpointSpec;
@@ -188,6 +189,14 @@ pub struct Retry {
     pub body_max: u64,
     /// `None` for routes that ask no app.
     pub budget: Option<BudgetPlan>,
+    /// `None` is off.
+    pub hedge: Option<HedgePlan>,
+}
+
+/// A second attempt while the first is awaited.
+pub struct HedgePlan {
+    pub params: hedge::Params,
+    pub state: Arc<HedgeState>,
 }
 
 /// The bucket further attempts are paid from: the upstream's, or the route's own.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, Weak};
 use super::budget::BudgetState;
 use super::dependency::DependencyState;
 use super::endpoint::{EndpointState, UpstreamState};
+use super::hedge::HedgeState;
 use super::journal::{Journal, lock};
 use super::lifecycle::Lifecycle;
 use super::limit::LimitState;
@@ -43,6 +44,7 @@ pub struct States {
     limits: Registry<String, LimitState>,
     dependencies: Registry<String, DependencyState>,
     budgets: Registry<(String, String), BudgetState>,
+    hedges: Registry<(String, String), HedgeState>,
     slots: Slots,
     pub lifecycle: Lifecycle,
     pub journal: Journal,
@@ -72,6 +74,11 @@ impl States {
     /// The retry budget of an upstream; `route` names the one that has its own, and is empty for the shared one.
     pub fn budget(&self, upstream: &str, route: &str) -> Arc<BudgetState> {
         self.budgets.adopt((upstream.to_owned(), route.to_owned()), BudgetState::default)
+    }
+
+    /// What a route that hedges knows of its requests to an upstream.
+    pub fn hedge(&self, upstream: &str, route: &str) -> Arc<HedgeState> {
+        self.hedges.adopt((upstream.to_owned(), route.to_owned()), HedgeState::default)
     }
 
     /// The number under which each worker keeps its pool for what `identity` describes.

@@ -6,5 +6,6 @@
 mod support;
 
 mod breakers;
+mod hedge;
 mod hold;
 mod retries;
