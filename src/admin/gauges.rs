@@ -24,6 +24,7 @@ pub fn render(shared: &Shared, text: &mut String) {
     budgets(&mut out, &plan);
     hedges(&mut out, &plan);
     rate_limits(&mut out, &plan);
+    switches(&mut out, &plan);
     text.push_str(&out.into_text());
 }
 
@@ -187,6 +188,15 @@ fn hedges(out: &mut PrometheusWriter, plan: &Plan) {
         if let Some(after) = hedge.state.delay(&hedge.params) {
             out.sample(delay, &[("upstream", *upstream), ("route", *route)], after.as_secs_f64());
         }
+    }
+}
+
+fn switches(out: &mut PrometheusWriter, plan: &Plan) {
+    let (name, now) = ("outrigger_switch_position", clock::now());
+    out.family(name, "gauge", "0: all requests pass, 1: those that change nothing pass, 2: none passes.");
+    for switch in &plan.switches {
+        let value = f64::from(switch.stands(now).0 as u8);
+        out.sample(name, &[("kind", switch.kind), ("name", &switch.name)], value);
     }
 }
 

@@ -14,6 +14,7 @@ mod read_breaker;
 mod read_readiness;
 mod read_retry;
 mod read_route;
+mod read_switches;
 mod read_upstream;
 
 mod env;

@@ -7,8 +7,9 @@ use http::{HeaderName, HeaderValue, Method};
 use super::read_retry::retry;
 use super::reader::Map;
 use super::settings::{HeaderEdits, Mode, RateKey, RateLimit, Route, RouteAction, RouteDefaults, RouteMatch, Timeouts};
-use super::units;
 use super::yaml::{Node, Value};
+use super::{read_switches, units};
+use crate::core::switch::Position;
 
 pub fn default_timeouts() -> Timeouts {
     Timeouts {
@@ -130,6 +131,8 @@ fn everything(upstream: &str, defaults: &RouteDefaults) -> Route {
         retry: defaults.retry.clone(),
         rate_limits: Vec::new(),
         body_max: None,
+        flag: None,
+        maintenance: Position::Open,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
     }
@@ -163,7 +166,9 @@ fn route(map: Map<'_, '_>, place: usize, defaults: &RouteDefaults, only: Option<
     let response_headers = edits(headers.block("response", "Of responses on their way to the client."));
     headers.finish();
     map.later_unless("priority", |node| is_word(node, "default"));
-    for later in ["auth", "flag", "access"] {
+    let flag = map.text("flag", "It answers 503 while this flag is off.");
+    let maintenance = read_switches::position(&map, "maintenance", "Maintenance of this route alone.");
+    for later in ["auth", "access"] {
         map.later(later);
     }
     let action = match (to, upstream, only) {
@@ -185,6 +190,8 @@ fn route(map: Map<'_, '_>, place: usize, defaults: &RouteDefaults, only: Option<
         retry,
         rate_limits,
         body_max,
+        flag,
+        maintenance,
         request_headers,
         response_headers,
     })

@@ -11,6 +11,7 @@ pub mod handle;
 mod hedge;
 mod hold;
 pub mod identify;
+pub mod inbound;
 mod permit;
 pub mod phase;
 pub mod rates;
@@ -18,8 +19,9 @@ pub mod readiness;
 pub mod redirect;
 pub mod refusal;
 pub mod respond;
+mod switches;
 mod timers;
-pub mod upgrade;
+mod upgrade;
 pub mod upload;
 mod verdict;
 
@@ -38,6 +40,7 @@ use crate::telemetry::{RouteMetrics, Telemetry, WorkerTelemetry};
 use crate::upstream::Pool;
 
 pub use body::{Body, BodyError};
+pub use inbound::{ClientUpgrade, Feed, Inbound};
 pub use upload::ClientBody;
 
 /// What every worker shares.

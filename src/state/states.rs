@@ -13,6 +13,7 @@ use super::hedge::HedgeState;
 use super::journal::{Journal, lock};
 use super::lifecycle::Lifecycle;
 use super::limit::LimitState;
+use super::switch::SwitchState;
 
 /// Weak references by identity.
 struct Registry<K, V>(Mutex<HashMap<K, Weak<V>>>);
@@ -45,6 +46,7 @@ pub struct States {
     dependencies: Registry<String, DependencyState>,
     budgets: Registry<(String, String), BudgetState>,
     hedges: Registry<(String, String), HedgeState>,
+    switches: Registry<(&'static str, String), SwitchState>,
     slots: Slots,
     pub lifecycle: Lifecycle,
     pub journal: Journal,
@@ -79,6 +81,11 @@ impl States {
     /// What a route that hedges knows of its requests to an upstream.
     pub fn hedge(&self, upstream: &str, route: &str) -> Arc<HedgeState> {
         self.hedges.adopt((upstream.to_owned(), route.to_owned()), HedgeState::default)
+    }
+
+    /// The switch of the service (no name), of a route, or a flag.
+    pub fn switch(&self, kind: &'static str, name: &str) -> Arc<SwitchState> {
+        self.switches.adopt((kind, name.to_owned()), SwitchState::default)
     }
 
     /// The number under which each worker keeps its pool for what `identity` describes.

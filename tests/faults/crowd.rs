@@ -134,7 +134,7 @@ async fn ask(shared: Arc<Shared>, client: u64) {
         if number >= shared.most {
             return;
         }
-        let post = pace.post_every > 0 && number % pace.post_every == 0;
+        let post = pace.post_every > 0 && number.is_multiple_of(pace.post_every);
         let began = Instant::now();
         let answer = tokio::time::timeout(DEADLINE, one(&mut wire, shared.address, number, post)).await;
         let (status, refused) = answer.ok().flatten().unwrap_or((0, false));

@@ -9,3 +9,4 @@ mod breakers;
 mod hedge;
 mod hold;
 mod retries;
+mod switches;
