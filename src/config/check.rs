@@ -16,6 +16,7 @@ pub fn check(settings: &Settings, context: &Context<'_>, grace: Option<Duration>
     checker.names("listeners", settings.listeners.iter().map(|listener| &listener.name));
     checker.names("routes", settings.routes.iter().map(|route| &route.name));
     checker.listeners();
+    checker.stores();
     checker.addresses();
     checker.files();
     for (place, route) in settings.routes.iter().enumerate() {
@@ -202,7 +203,30 @@ impl Checker<'_, '_> {
         if let Some(flag) = &route.flag {
             self.named(&format!("{path}.flag"), "flag", flag, &flags);
         }
+        self.one_store(&path, route);
         self.times(&path, &route.timeouts, &route.retry);
+    }
+
+    /// A request asks its store once.
+    fn one_store(&self, path: &str, route: &Route) {
+        let limit = |name: &String| self.settings.rate_limits.iter().find(|limit| limit.name == *name);
+        let stores = route.rate_limits.iter().filter_map(limit).filter_map(|limit| limit.shared.as_ref());
+        let mut stores = stores.map(|shared| &shared.store);
+        let first = stores.next();
+        if let Some(other) = stores.find(|store| Some(*store) != first) {
+            let hint = Some("one request waits for one store; give these limits the same one".to_owned());
+            let found = format!("limits in {} and in {other}", first.map_or("", String::as_str));
+            self.problem(&format!("{path}.rate_limits"), found, "limits that share one store", hint);
+        }
+    }
+
+    fn stores(&self) {
+        let known: Vec<&str> = self.settings.stores.iter().map(|store| store.name.as_str()).collect();
+        for limit in &self.settings.rate_limits {
+            if let Some(shared) = &limit.shared {
+                self.named(&format!("rate_limits.{}.store", limit.name), "store", &shared.store, &known);
+            }
+        }
     }
 
     fn parameters(&self, at: &str, target: &str, path: &str) {

@@ -8,7 +8,7 @@ use super::settings::{
     Preset, ProxyProtocol, RouteDefaults, Secret, SecurityHeaders, ServerTls, Service, Settings, TlsVersion, Traces,
 };
 use super::units;
-use super::{read_readiness, read_retry, read_route, read_switches, read_upstream};
+use super::{read_limit, read_readiness, read_retry, read_route, read_switches, read_upstream};
 use crate::core::units::{Address, Ratio};
 
 const CONNECTIONS_MAX: usize = 10_000;
@@ -32,9 +32,10 @@ pub fn settings(root: &Map<'_, '_>) -> Settings {
     let defaults = RouteDefaults { timeouts, retry };
     let listeners = listeners(root, request_header.unwrap_or(REQUEST_HEADER), keep_alive.unwrap_or(KEEP_ALIVE));
     let upstreams = read_upstream::upstreams(root);
-    let rate_limits = read_route::rate_limits(root);
+    let rate_limits = read_limit::rate_limits(root);
+    let stores = read_limit::stores(root);
     let routes = read_route::routes(root, &defaults, upstreams.first().map(|upstream| upstream.name.as_str()));
-    for name in ["stores", "slos", "budget_policy", "rollback"] {
+    for name in ["slos", "budget_policy", "rollback"] {
         root.later(name);
     }
     root.later("openapi");
@@ -54,6 +55,7 @@ pub fn settings(root: &Map<'_, '_>) -> Settings {
         trusted_proxies: trusted_proxies(root),
         upstreams,
         rate_limits,
+        stores,
         routes,
         defaults,
         security_headers: security_headers(

@@ -6,9 +6,9 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::read_retry::retry;
 use super::reader::Map;
-use super::settings::{HeaderEdits, Mode, RateKey, RateLimit, Route, RouteAction, RouteDefaults, RouteMatch, Timeouts};
-use super::yaml::{Node, Value};
+use super::settings::{HeaderEdits, Route, RouteAction, RouteDefaults, RouteMatch, Timeouts};
 use super::{read_switches, units};
+use crate::core::admission::Priority;
 use crate::core::switch::Position;
 
 pub fn default_timeouts() -> Timeouts {
@@ -46,75 +46,6 @@ pub fn timeouts(map: Map<'_, '_>, inherited: &Timeouts) -> Timeouts {
     }
 }
 
-fn is_word(node: &Node, word: &str) -> bool {
-    matches!(&node.value, Value::Scalar { text, .. } if text == word)
-}
-
-pub fn rate_limits(root: &Map<'_, '_>) -> Vec<RateLimit> {
-    let limits = root.named("rate_limits", "Limits that routes name, by name.");
-    let read = |(name, map): (String, Map<'_, '_>)| {
-        let key = rate_key(&map);
-        let rate = map.rate("rate", "How many in how long.");
-        if rate.is_none() && !map.has("rate") {
-            map.context.problem(&format!("{}.rate", map.path), None, "nothing", units::RATE, None);
-        }
-        let burst = map.count("burst", "1", "How many may come at once.").unwrap_or(1);
-        let cost = map.count("cost", "1", "What one request is worth; at most the burst.").unwrap_or(1);
-        if cost > burst {
-            let hint = "no request could ever pass: raise burst, or lower cost".to_owned();
-            let found = format!("a cost of {cost} above the burst of {burst}");
-            map.context.problem(
-                &format!("{}.cost", map.path),
-                map.at("cost"),
-                found,
-                "a cost that the burst can pay",
-                Some(hint),
-            );
-        }
-        let doc = "shadow refuses nobody and counts who would have been; off decides nothing.";
-        let mode = match map.choice("mode", &["enforce", "shadow", "off"], "enforce", doc) {
-            Some("shadow") => Mode::Shadow,
-            Some("off") => Mode::Off,
-            Some(_) | None => Mode::Enforce,
-        };
-        map.later("store");
-        map.later("when_unavailable");
-        map.finish();
-        Some(RateLimit { name, key, rate: rate?, burst, cost, mode })
-    };
-    limits.into_iter().filter_map(read).collect()
-}
-
-const RATE_KEY: &str = "client_ip, route, header:NAME or cookie:NAME";
-
-fn rate_key(map: &Map<'_, '_>) -> Vec<RateKey> {
-    let claims = |node: &Node| {
-        let jwt = |item: &Node| matches!(&item.value, Value::Scalar { text, .. } if text.starts_with("jwt:"));
-        !matches!(&node.value, Value::List(items) if items.iter().any(jwt))
-    };
-    let doc = "Whose requests are counted together: a list of client_ip, route, header:NAME, cookie:NAME.";
-    if map.not_yet_unless("key", claims) {
-        return vec![RateKey::ClientIp];
-    }
-    let parts = map.values("key", "list of key parts", doc, |text| match text.split_once(':') {
-        None if text == "client_ip" => Ok(RateKey::ClientIp),
-        None if text == "route" => Ok(RateKey::Route),
-        Some(("header", name)) => HeaderName::from_bytes(name.as_bytes())
-            .map(|name| RateKey::Header(name.as_str().to_owned()))
-            .map_err(|_| RATE_KEY),
-        Some(("cookie", name)) if !name.is_empty() => Ok(RateKey::Cookie(name.to_owned())),
-        Some(_) | None => Err(RATE_KEY),
-    });
-    match parts {
-        Some(parts) if parts.is_empty() => {
-            map.context.problem(&format!("{}.key", map.path), map.at("key"), "an empty list", RATE_KEY, None);
-            vec![RateKey::ClientIp]
-        }
-        Some(parts) => parts,
-        None => vec![RateKey::ClientIp],
-    }
-}
-
 /// The routes, or the one that takes everything when none were typed.
 pub fn routes(root: &Map<'_, '_>, defaults: &RouteDefaults, only: Option<&str>) -> Vec<Route> {
     let typed = root.blocks("routes", "Which requests go where; the most specific match wins, ties go by order.");
@@ -129,6 +60,7 @@ fn everything(upstream: &str, defaults: &RouteDefaults) -> Route {
         action: RouteAction::Forward { upstream: upstream.to_owned(), rewrite_prefix: None },
         timeouts: defaults.timeouts.clone(),
         retry: defaults.retry.clone(),
+        priority: Priority::Default,
         rate_limits: Vec::new(),
         body_max: None,
         flag: None,
@@ -165,9 +97,11 @@ fn route(map: Map<'_, '_>, place: usize, defaults: &RouteDefaults, only: Option<
     let request_headers = edits(headers.block("request", "Of requests on their way to the app."));
     let response_headers = edits(headers.block("response", "Of responses on their way to the client."));
     headers.finish();
-    map.later_unless("priority", |node| is_word(node, "default"));
     let flag = map.text("flag", "It answers 503 while this flag is off.");
     let maintenance = read_switches::position(&map, "maintenance", "Maintenance of this route alone.");
+    let doc = "Who goes first when the app is busy; x-request-priority of a trusted proxy overrides it.";
+    let priority = map.choice("priority", &["critical", "default", "batch", "sheddable"], "default", doc);
+    let priority = priority.and_then(Priority::parse).unwrap_or(Priority::Default);
     for later in ["auth", "access"] {
         map.later(later);
     }
@@ -188,6 +122,7 @@ fn route(map: Map<'_, '_>, place: usize, defaults: &RouteDefaults, only: Option<
         action: action?,
         timeouts,
         retry,
+        priority,
         rate_limits,
         body_max,
         flag,

@@ -73,7 +73,7 @@ impl<'e> Context<'e> {
         None
     }
 
-    fn describing(&self) -> bool {
+    pub fn describing(&self) -> bool {
         self.entries.borrow().is_some()
     }
 }

@@ -24,6 +24,7 @@ pub fn diff(old: &Settings, new: &Settings) -> Vec<Change> {
     named(&mut changes, "upstreams", &old.upstreams, &new.upstreams, |upstream: &Upstream| &upstream.name);
     fixed(&mut changes, "timeouts", &old.defaults.timeouts, &new.defaults.timeouts, false);
     fixed(&mut changes, "retry", &old.defaults.retry, &new.defaults.retry, false);
+    named(&mut changes, "stores", &old.stores, &new.stores, |store| &store.name);
     named(&mut changes, "rate_limits", &old.rate_limits, &new.rate_limits, |limit| &limit.name);
     named(&mut changes, "routes", &old.routes, &new.routes, |route: &Route| &route.name);
     order(&mut changes, &old.routes, &new.routes);

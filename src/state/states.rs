@@ -13,6 +13,7 @@ use super::hedge::HedgeState;
 use super::journal::{Journal, lock};
 use super::lifecycle::Lifecycle;
 use super::limit::LimitState;
+use super::store::StoreState;
 use super::switch::SwitchState;
 
 /// Weak references by identity.
@@ -43,6 +44,7 @@ pub struct States {
     upstreams: Registry<String, UpstreamState>,
     endpoints: Registry<(String, String), EndpointState>,
     limits: Registry<String, LimitState>,
+    stores: Registry<String, StoreState>,
     dependencies: Registry<String, DependencyState>,
     budgets: Registry<(String, String), BudgetState>,
     hedges: Registry<(String, String), HedgeState>,
@@ -68,6 +70,11 @@ impl States {
         self.limits.adopt(identity.to_owned(), LimitState::default)
     }
 
+    /// `identity` is the store's name and where it is.
+    pub fn store(&self, identity: &str) -> Arc<StoreState> {
+        self.stores.adopt(identity.to_owned(), StoreState::default)
+    }
+
     /// `identity` is the dependency's name and what is asked.
     pub fn dependency(&self, identity: &str) -> Arc<DependencyState> {
         self.dependencies.adopt(identity.to_owned(), DependencyState::default)
@@ -91,6 +98,11 @@ impl States {
     /// The number under which each worker keeps its pool for what `identity` describes.
     pub fn pool_slot(&self, identity: &str) -> usize {
         self.slots.of("pool", identity)
+    }
+
+    /// The number under which each worker keeps its connection to a store.
+    pub fn store_slot(&self, name: &str) -> usize {
+        self.slots.of("store", name)
     }
 
     /// The number under which a listener is known for as long as the process lives.

@@ -8,5 +8,7 @@ mod support;
 mod breakers;
 mod hedge;
 mod hold;
+mod places;
 mod retries;
+mod stores;
 mod switches;
