@@ -1,10 +1,10 @@
 //! What contradicts itself although every key alone is right.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::reader::Context;
-use super::settings::{ClientAuth, Direction, Retry, Route, RouteAction, Settings, Timeouts};
+use super::settings::{ClientAuth, Direction, Retry, Route, RouteAction, RouteMatch, Settings, Timeouts};
 use super::words::similar;
 use crate::core::route::{Router, Rule};
 use crate::core::units::Address;
@@ -72,7 +72,8 @@ impl Checker<'_, '_> {
 
     fn upstream_named(&self, path: &str, name: &str) {
         let known: Vec<&str> = self.settings.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
-        if !known.is_empty() {
+        // One that is missing is told where it should have been typed.
+        if !known.is_empty() && !name.is_empty() {
             self.named(path, "upstream", name, &known);
         }
     }
@@ -292,8 +293,14 @@ impl Checker<'_, '_> {
                 self.problem(&format!("routes[{place}].match.path"), found, &problem.to_string(), None);
             }
         }
+        let mut seen: HashMap<&RouteMatch, &Route> = HashMap::new();
+        let told: Vec<String> = self.context.problems.borrow().iter().map(|problem| problem.path.clone()).collect();
         for (place, route) in self.settings.routes.iter().enumerate() {
-            if let Some(first) = self.settings.routes[..place].iter().find(|first| first.matches == route.matches) {
+            // A match with a problem of its own is not the one that was meant.
+            if !told.is_empty() && told.iter().any(|path| path.starts_with(&format!("routes[{place}].match"))) {
+                continue;
+            }
+            if let Some(first) = seen.insert(&route.matches, route) {
                 let found = format!("the same match as {}, which stands before it", first.name);
                 self.problem(
                     &format!("routes[{place}].match"),

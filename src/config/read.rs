@@ -21,9 +21,9 @@ pub fn settings(root: &Map<'_, '_>) -> Settings {
     let service = service(root.block("service", "Who this is, in metrics, logs and reports."));
     let timeouts_block = root.block("timeouts", "Timers of every route; a route may override any of them.");
     let request_header =
-        timeouts_block.duration("request_header", "10s", "From the first byte of a request to the end of its head.");
+        timeouts_block.timer("request_header", "10s", "From the first byte of a request to the end of its head.");
     let keep_alive =
-        timeouts_block.duration("keep_alive", "75s", "An idle connection of a client is closed after this long.");
+        timeouts_block.timer("keep_alive", "75s", "An idle connection of a client is closed after this long.");
     let timeouts = read_route::timeouts(timeouts_block, &read_route::default_timeouts());
     let retry = read_retry::retry(
         root.block("retry", "Retries of every route; a route may override any of them."),
@@ -34,7 +34,14 @@ pub fn settings(root: &Map<'_, '_>) -> Settings {
     let upstreams = read_upstream::upstreams(root);
     let rate_limits = read_limit::rate_limits(root);
     let stores = read_limit::stores(root);
-    let routes = read_route::routes(root, &defaults, upstreams.first().map(|upstream| upstream.name.as_str()));
+    let taken = |name: &str| listeners.iter().any(|listener| listener.upstream.as_deref() == Some(name));
+    let names: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    let free: Vec<&str> = names.iter().copied().filter(|name| !taken(name)).collect();
+    let only = match (names.as_slice(), free.as_slice()) {
+        ([only], _) | (_, [only]) => Ok(*only),
+        (names, _) => Err(names),
+    };
+    let routes = read_route::routes(root, &defaults, only);
     for name in ["slos", "budget_policy", "rollback"] {
         root.later(name);
     }

@@ -298,6 +298,11 @@ impl<'c, 'n> Map<'c, 'n> {
         self.value(name, "duration", default, doc, units::duration)
     }
 
+    /// A duration that is more than nothing.
+    pub fn timer(&self, name: &'static str, default: &'static str, doc: &'static str) -> Option<Duration> {
+        self.value(name, "duration", default, doc, units::timer)
+    }
+
     pub fn rate(&self, name: &'static str, doc: &'static str) -> Option<Rate> {
         self.value(name, "rate", "", doc, units::rate)
     }

@@ -200,7 +200,7 @@ pub enum RouteAction {
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct RouteMatch {
     /// Empty matches any; `*.example.com` matches one or more labels.
     pub hosts: Vec<String>,

@@ -171,7 +171,6 @@ impl UpstreamState {
     /// The breaker of what this upstream answers on a route, adopted by name.
     pub fn route_breaker(&self, upstream: &str, route: &str) -> Arc<BreakerState> {
         let mut routes = lock(&self.routes);
-        routes.retain(|_, breaker| breaker.strong_count() > 0);
         if let Some(living) = routes.get(route).and_then(Weak::upgrade) {
             return living;
         }
@@ -197,6 +196,7 @@ impl UpstreamState {
 
     /// A plan names it; whether an earlier one did.
     pub fn was_planned(&self) -> bool {
+        lock(&self.routes).retain(|_, breaker| breaker.strong_count() > 0);
         self.planned.swap(true, Ordering::Relaxed)
     }
 

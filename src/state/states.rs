@@ -17,23 +17,34 @@ use super::store::StoreState;
 use super::switch::SwitchState;
 
 /// Weak references by identity.
-struct Registry<K, V>(Mutex<HashMap<K, Weak<V>>>);
+struct Registry<K, V>(Mutex<Entries<K, V>>);
+
+struct Entries<K, V> {
+    by_identity: HashMap<K, Weak<V>>,
+    /// So many entries before the forgotten ones are looked for again: adopting many costs as many steps.
+    sweep_at: usize,
+}
+
+const SWEEP_AT_MIN: usize = 64;
 
 impl<K, V> Default for Registry<K, V> {
     fn default() -> Self {
-        Registry(Mutex::new(HashMap::new()))
+        Registry(Mutex::new(Entries { by_identity: HashMap::new(), sweep_at: SWEEP_AT_MIN }))
     }
 }
 
 impl<K: Eq + Hash, V> Registry<K, V> {
     fn adopt(&self, key: K, fresh: impl FnOnce() -> V) -> Arc<V> {
         let mut entries = lock(&self.0);
-        entries.retain(|_, entry| entry.strong_count() > 0);
-        if let Some(living) = entries.get(&key).and_then(Weak::upgrade) {
+        if let Some(living) = entries.by_identity.get(&key).and_then(Weak::upgrade) {
             return living;
         }
+        if entries.by_identity.len() >= entries.sweep_at {
+            entries.by_identity.retain(|_, entry| entry.strong_count() > 0);
+            entries.sweep_at = SWEEP_AT_MIN.max(entries.by_identity.len() * 2);
+        }
         let made = Arc::new(fresh());
-        entries.insert(key, Arc::downgrade(&made));
+        entries.by_identity.insert(key, Arc::downgrade(&made));
         made
     }
 }
