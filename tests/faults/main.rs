@@ -56,6 +56,16 @@ fn failed(asked: &[Asked]) -> Vec<&Asked> {
     asked.iter().filter(|one| !one.is_good()).collect()
 }
 
+fn none_failed(asked: &[Asked]) {
+    let failed = failed(asked);
+    let first: Vec<_> = failed.iter().take(3).collect();
+    assert!(failed.is_empty(), "{} of {} failed: {first:#?}", failed.len(), asked.len());
+}
+
+/// For tests that keep the machine as busy as it can be, where the adaptive limit rightly answers to that: it has
+/// tests of its own.
+const NOT_ADAPTIVE: &str = "concurrency: { adaptive: { mode: off } }";
+
 fn breakers_opened(outrigger: &Outrigger) -> f64 {
     outrigger.metric("outrigger_breaker_opened_total", "endpoint")
         + outrigger.metric("outrigger_breaker_opened_total", "route")
@@ -66,7 +76,7 @@ fn a_tenth_of_failures_is_hidden_and_opens_no_breaker() {
     for (fault, seed) in [(Fault::Reset, 1), (Fault::Unavailable, 2)] {
         let told = Told::new(seed);
         let app = App::start(&told);
-        let outrigger = before(&app, "");
+        let outrigger = before(&app, NOT_ADAPTIVE);
         told.fail(fault, 0.1);
         let pace = Pace { clients: 20, rate: None, post_every: 10, pause: Duration::from_millis(5) };
         let asked = Crowd::start(outrigger.web(), pace, 10_000).ended();
@@ -131,7 +141,8 @@ fn lasting(fault: Fault, upstream: &str) {
     assert!(each <= 1.2, "{each}");
     // 2 ms in a release build on a machine of its own.
     assert!(refused[refused.len() / 2] < Duration::from_millis(10), "{:?}", refused[refused.len() / 2]);
-    assert!(later.len() > 100 && failed(&later).is_empty(), "{:?}", failed(&later));
+    assert!(later.len() > 100, "{}", later.len());
+    none_failed(&later);
 }
 
 #[test]
@@ -171,13 +182,13 @@ fn closing(posts: bool, requests: u64) {
     let told = Told::new(6);
     told.close_idle(Duration::from_millis(1), Duration::from_millis(50));
     let app = App::start(&told);
-    let outrigger = before(&app, "");
+    let outrigger = before(&app, NOT_ADAPTIVE);
     let pause = Duration::from_millis(60);
     let pace = Pace { clients: 100, rate: None, post_every: u64::from(posts), pause };
     let asked = Crowd::start(outrigger.web(), pace, requests).ended();
     figures(if posts { "closing, POST" } else { "closing, GET" }, &asked, &told);
     assert_eq!(asked.len() as u64, requests);
-    assert!(failed(&asked).is_empty(), "{:?}", failed(&asked));
+    none_failed(&asked);
 }
 
 #[test]
@@ -208,8 +219,7 @@ fn slow_senders_take_nothing_from_others() {
     assert!(good as f64 >= 0.999 * asked.len() as f64);
 }
 
-/// Each sends the head of a POST and then a byte every 20 ms, which is enough for the minimum rate only within its
-/// grace; returns how many were not answered before `stop`.
+/// Each sends the head of a POST and then 50 bytes every 20 ms, somewhat more than the minimum rate; returns how many were not answered before `stop`.
 fn slow_senders(
     address: std::net::SocketAddr,
     count: usize,
@@ -226,12 +236,12 @@ fn slow_senders(
                 let (stop, ready) = (Arc::clone(&stop), ready.clone());
                 senders.spawn(async move {
                     let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
-                    let head = "POST /slow HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\nx";
+                    let head = "POST /slow HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\nx";
                     stream.write_all(head.as_bytes()).await.expect("a head");
                     let _ = ready.send(());
                     while !stop.load(Ordering::SeqCst) {
                         tokio::time::sleep(Duration::from_millis(20)).await;
-                        if stream.write_all(b"x").await.is_err() {
+                        if stream.write_all(&[b'x'; 50]).await.is_err() {
                             return 0;
                         }
                     }
