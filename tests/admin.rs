@@ -161,12 +161,17 @@ async fn a_breaker_is_forced_and_given_back() {
     assert_eq!(post(&admin, "/breaker/app/auto", &Value::Null).await.0, StatusCode::OK);
     assert_eq!(state.breaker_state(clock::now()), State::Closed);
     // Nobody remembers a command for ever.
-    assert_eq!(post(&admin, "/breaker/app/open?seconds=60", &Value::Null).await.0, StatusCode::OK);
+    assert_eq!(
+        post(&admin, "/breaker/app/open?seconds=60&by=ann&why=its%20disk", &Value::Null).await.0,
+        StatusCode::OK
+    );
     assert_eq!(state.breaker_state(clock::now() + std::time::Duration::from_secs(59)), State::Forced(Forced::Open));
     assert_eq!(state.breaker_state(clock::now() + std::time::Duration::from_secs(61)), State::Closed);
     assert_eq!(post(&admin, "/breaker/app/auto", &Value::Null).await.0, StatusCode::OK);
     let events = shared.states.journal.recent(10);
-    assert!(events.iter().any(|event| event.kind == "breaker" && event.subject == "app"), "{events:?}");
+    let told = |words: &str| events.iter().any(|event| event.subject == "app" && event.words == words);
+    assert!(told("forced open for 60s by ann: its disk"), "{events:?}");
+    assert!(told("left to judge by itself, by somebody at the admin port"), "{events:?}");
 
     let (status, answer) = post(&admin, "/breaker/nope/open", &Value::Null).await;
     assert_eq!(status, StatusCode::NOT_FOUND);

@@ -49,10 +49,9 @@ fn the_example_passes_but_for_the_listed_keys() {
     let listed: BTreeSet<String> = NOT_YET.iter().map(|entry| entry.path.to_owned()).collect();
     let unlisted: Vec<_> = refused.difference(&listed).collect();
     assert!(unlisted.is_empty(), "refused but not listed: {unlisted:?}");
-    // What the example cannot show: overrides of what it shows globally, one value of two, and what it has switched off.
-    let unseen = ["retry.hedge", "routes[].retry.hedge"];
-    let gone: Vec<_> = listed.difference(&refused).map(String::as_str).collect();
-    assert_eq!(gone, unseen);
+    // All of the list is in the example.
+    let gone: Vec<_> = listed.difference(&refused).collect();
+    assert!(gone.is_empty(), "listed but not refused: {gone:?}");
 }
 
 #[test]

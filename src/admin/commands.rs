@@ -5,7 +5,6 @@
 //! JSON; `app::render` makes it readable.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
@@ -124,7 +123,7 @@ async fn index() -> impl IntoResponse {
     no_store(serde_json::json!({
         "outrigger": env!("CARGO_PKG_VERSION"),
         "GET": ["/status", "/recent?limit=N", "/why/REQUEST_ID"],
-        "POST": ["/reload", "/diff", "/drain", "/breaker/UPSTREAM/open|close|auto?seconds=N", "/maintenance", "/flag"],
+        "POST": ["/reload", "/diff", "/drain", "/breaker/UPSTREAM/open|close|auto?seconds=N&by=WHO&why=TEXT", "/maintenance", "/flag"],
     }))
 }
 
@@ -214,27 +213,18 @@ async fn drain(State(admin): State<Admin>, body: Option<Json<DrainQuestion>>) ->
     }
 }
 
-/// How long a command holds unless it says so: nobody remembers a forced breaker for ever.
-const FORCED_FOR_DEFAULT: Duration = Duration::from_secs(3600);
-const FORCED_FOR_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
-
-#[derive(Deserialize)]
-struct Forcing {
-    /// Seconds.
-    seconds: Option<u64>,
-}
-
 /// Forces the breakers of all endpoints of an upstream, and of all routes to it.
 async fn breaker(
     State(admin): State<Admin>,
     Path((name, state)): Path<(String, String)>,
-    Query(asked): Query<Forcing>,
+    Query(terms): Query<switches::Terms>,
 ) -> Response {
-    let time = asked.seconds.map_or(FORCED_FOR_DEFAULT, Duration::from_secs).min(FORCED_FOR_MAX);
+    let (time, by) = (terms.time(), terms.by());
+    let why = Some(terms.why()).filter(|why| !why.is_empty()).map(|why| format!(": {why}")).unwrap_or_default();
     let (forced, words) = match state.as_str() {
-        "open" => (Some(Forced::Open), format!("forced open by command for {}s", time.as_secs())),
-        "close" => (Some(Forced::Closed), format!("forced closed by command for {}s", time.as_secs())),
-        "auto" => (None, "left to judge by itself, by command".to_owned()),
+        "open" => (Some(Forced::Open), format!("forced open for {}s by {by}{why}", time.as_secs())),
+        "close" => (Some(Forced::Closed), format!("forced closed for {}s by {by}{why}", time.as_secs())),
+        "auto" => (None, format!("left to judge by itself, by {by}{why}")),
         other => {
             let words = format!("\"{other}\" is not a state of a breaker; it is open, close or auto");
             return error(StatusCode::BAD_REQUEST, words).into_response();

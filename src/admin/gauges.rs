@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::core::admission::Priority;
 use crate::core::breaker::{Forced, State};
-use crate::plan::{Action, BudgetPlan, EndpointPlan, Plan, UpstreamPlan};
+use crate::plan::{Action, BudgetPlan, EndpointPlan, HedgePlan, Plan, UpstreamPlan};
 use crate::proxy::{Shared, readiness};
 use crate::state::breaker::BreakerState;
 use crate::state::clock;
@@ -26,6 +26,7 @@ pub fn render(shared: &Shared, text: &mut String) {
     dependencies(&mut out, &plan);
     breakers(&mut out, &plan);
     budgets(&mut out, &plan);
+    hedges(&mut out, &plan);
     rate_limits(&mut out, &plan);
     switches(&mut out, &plan);
     text.push_str(&out.into_text());
@@ -198,6 +199,36 @@ fn budgets(out: &mut PrometheusWriter, plan: &Plan) {
     family("outrigger_retry_budget_refused_total", "counter", "Attempts the retry budget refused.", &|budget| {
         budget.state.answers().1
     });
+}
+
+fn hedges(out: &mut PrometheusWriter, plan: &Plan) {
+    let routes = plan.live_listeners().flat_map(|listener| &listener.routes);
+    let mut all: Vec<(&str, &str, &HedgePlan)> = Vec::new();
+    for route in routes {
+        let (Action::Forward { upstream, .. }, Some(hedge)) = (&route.action, &route.retry.hedge) else { continue };
+        if !all.iter().any(|(_, _, known)| Arc::ptr_eq(&known.state, &hedge.state)) {
+            all.push((&upstream.name, &route.name, hedge));
+        }
+    }
+    if all.is_empty() {
+        return;
+    }
+    let requests = "outrigger_hedge_requests_total";
+    out.family(requests, "counter", "Requests that outlasted the hedge's delay, by what became of them.");
+    for (upstream, route, hedge) in &all {
+        let counts = &hedge.state.counts;
+        for (result, count) in [("won", &counts.won), ("lost", &counts.lost), ("refused", &counts.refused)] {
+            let labels = [("upstream", *upstream), ("route", *route), ("result", result)];
+            out.count(requests, &labels, count.load(Relaxed));
+        }
+    }
+    let delay = "outrigger_hedge_delay_seconds";
+    out.family(delay, "gauge", "After how long a request is hedged; absent while too little was seen.");
+    for (upstream, route, hedge) in &all {
+        if let Some(after) = hedge.state.delay(&hedge.params) {
+            out.sample(delay, &[("upstream", *upstream), ("route", *route)], after.as_secs_f64());
+        }
+    }
 }
 
 fn switches(out: &mut PrometheusWriter, plan: &Plan) {

@@ -73,11 +73,27 @@ fn word(switch: &SwitchPlan, position: Position) -> &'static str {
 /// Who says it, for how long, and why.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Terms {
+pub(super) struct Terms {
     /// Seconds; the default is an hour, the most a week.
     seconds: Option<u64>,
     by: Option<String>,
     why: Option<String>,
+}
+
+impl Terms {
+    /// Nobody remembers for ever what they ordered.
+    pub fn time(&self) -> Duration {
+        self.seconds.map_or(HELD_FOR_DEFAULT, Duration::from_secs).clamp(Duration::from_secs(1), HELD_FOR_MAX)
+    }
+
+    pub fn by(&self) -> String {
+        words(self.by.clone()).unwrap_or_else(|| "somebody at the admin port".to_owned())
+    }
+
+    /// Empty when nothing was said.
+    pub fn why(&self) -> String {
+        words(self.why.clone()).unwrap_or_default()
+    }
 }
 
 #[derive(Deserialize)]
@@ -150,13 +166,13 @@ fn throw(
     };
     // What the file says anyway needs no order that would expire.
     let position = position.filter(|position| *position != switch.file || !allow.is_empty());
-    let time = terms.seconds.map_or(HELD_FOR_DEFAULT, Duration::from_secs).clamp(Duration::from_secs(1), HELD_FOR_MAX);
+    let time = terms.time();
     let order = position.map(|position| Order {
         position,
         until: clock::now() + time,
         until_wall: clock::wall() + time,
-        by: words(terms.by).unwrap_or_else(|| "somebody at the admin port".to_owned()),
-        why: words(terms.why).unwrap_or_default(),
+        by: terms.by(),
+        why: terms.why(),
         allow,
     });
     let told = one(switch, (position.unwrap_or(switch.file), order.clone()));

@@ -22,6 +22,8 @@ use crate::upstream::{EndpointSpec, Protocol};
 
 /// Until the app has been seen, it is looked for at least this often: a start is waited for by somebody.
 const EAGER: Duration = Duration::from_millis(250);
+/// How often it is looked whether a breaker has opened.
+const LOOK: Duration = Duration::from_millis(50);
 /// How often the port of a child without a health check is tried.
 const PORT_INTERVAL: Duration = Duration::from_millis(50);
 const PORT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -140,13 +142,23 @@ async fn watch(shared: Arc<Shared>, target: Target) {
             lifecycle.app_came_up();
             shared.states.journal.record("health", &*target.upstream, "the app has come up");
         }
-        let interval = if lifecycle.app_seen() && !target.is_down() {
-            target.check.interval
-        } else {
-            target.check.interval.min(EAGER)
-        };
+        let calm = lifecycle.app_seen() && !target.is_down();
+        let interval = if calm { target.check.interval } else { target.check.interval.min(EAGER) };
         // Jitter keeps the checks of many sidecars apart.
-        tokio::time::sleep(interval.mul_f64(0.9 + 0.2 * clock::unit())).await;
+        pause(&target, interval.mul_f64(0.9 + 0.2 * clock::unit()), calm).await;
+    }
+}
+
+/// Until the next check is due, or a breaker has opened meanwhile: a check that has not seen the trouble could not tell
+/// when it is over.
+async fn pause(target: &Target, interval: Duration, calm: bool) {
+    let due = clock::now() + interval;
+    loop {
+        let left = due.saturating_duration_since(clock::now());
+        if left.is_zero() || (calm && target.is_down()) {
+            return;
+        }
+        tokio::time::sleep(left.min(LOOK)).await;
     }
 }
 

@@ -195,15 +195,16 @@ pub struct DrainArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  outrigger breaker open app --for 10m\n  outrigger breaker auto app")]
+#[command(
+    after_help = "Examples:\n  outrigger breaker open app --for 10m --why 'its database is down'\n  outrigger breaker auto app"
+)]
 pub struct BreakerArgs {
     #[arg(value_name = "STATE")]
     pub state: BreakerState,
     #[arg(value_name = "UPSTREAM")]
     pub upstream: String,
-    /// How long a forced state holds; then it judges by itself again
-    #[arg(long = "for", value_name = "TIME", default_value = "1h", value_parser = holding)]
-    pub time: Duration,
+    #[command(flatten)]
+    pub terms: switches::Terms,
     #[command(flatten)]
     pub ask: AskArgs,
 }

@@ -2,6 +2,7 @@
 //! the proxy uses; every value is shown with the line it came from, or `default`; and the worst case is worked out:
 //! how long a client may wait for an answer, and how many requests the app may see for one.
 
+mod retries;
 mod worst;
 
 use std::fmt::Write;
@@ -196,44 +197,6 @@ impl Rows {
         self.rows.push(Row { group, name, value, paths: vec![path] });
     }
 
-    fn retry(&mut self, retry: &config::settings::Retry, replay: bool, method: &Method) {
-        let attempts = match (retry.attempts, replay) {
-            (0 | 1, _) => "1: no retry".to_owned(),
-            (_, false) => format!("1: a {method} without Idempotency-Key may not be sent twice"),
-            (attempts, true) => format!("{attempts} in all"),
-        };
-        self.inherited("retry", "attempts", "attempts", attempts);
-        if !replay || retry.attempts < 2 {
-            return;
-        }
-        let per_try = retry.per_try.map_or("not limited".to_owned(), time);
-        self.inherited("retry", "per try", "per_try", per_try);
-        let factor = retry.backoff_factor;
-        let backoff = format!("up to {} x{factor} each, at most {}", time(retry.backoff_base), time(retry.backoff_max));
-        self.inherited("retry", "pause", "backoff", backoff);
-        let kinds = &retry.conditions;
-        let named = [
-            (kinds.connect, "connect"),
-            (kinds.reset, "reset"),
-            (kinds.per_try_timeout, "per_try_timeout"),
-            (kinds.grpc_unavailable, "grpc-unavailable"),
-        ];
-        let named = named.into_iter().filter(|(on, _)| *on).map(|(_, name)| name.to_owned());
-        let conditions: Vec<String> = named.chain(kinds.statuses.iter().map(u16::to_string)).collect();
-        self.inherited("retry", "after", "conditions", conditions.join(", "));
-        let budget = &retry.budget;
-        let per = budget.rate_min.per.as_secs_f64();
-        let value = format!(
-            "{}% of the requests of {} and {}/s; {}",
-            budget.percent.0 * 100.0,
-            time(budget.interval),
-            budget.rate_min.count as f64 / per,
-            if budget.own { "the route's own" } else { "shared by the upstream's routes" }
-        );
-        self.inherited("retry", "budget", "budget", value);
-        self.inherited("retry", "body", "body_max", format!("replayed up to {}", size(retry.body_max)));
-    }
-
     fn limits(&mut self, settings: &Settings, route: Option<&Route>, upstream: &Upstream) {
         let route_path = |key: &str| format!("routes[{}].{key}", self.route.unwrap_or_default());
         let (limits_path, body_path) = (route_path("rate_limits"), route_path("body_max"));
@@ -269,6 +232,13 @@ impl Rows {
 
     fn upstream(&mut self, upstream: &Upstream) {
         let at = format!("upstreams.{}", upstream.name);
+        let hold = match upstream.hold.wait_max {
+            Duration::ZERO => "off".to_owned(),
+            longest => {
+                format!("{} requests for up to {} while nothing listens", upstream.hold.requests_max, time(longest))
+            }
+        };
+        self.plain("upstream", "hold", hold, format!("{at}.hold"));
         let breaker = &upstream.circuit_breaker;
         let failures = match breaker.consecutive_failures {
             Some(failures) => failures.to_string(),

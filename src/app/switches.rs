@@ -84,16 +84,16 @@ enum OnOff {
 
 /// Every order has an end and an author.
 #[derive(Debug, Args)]
-struct Terms {
-    /// How long it holds, at most 7d; then it is as the file says again
+pub struct Terms {
+    /// How long it holds, at most 7d; then it is as if nothing had been said
     #[arg(long = "for", value_name = "TIME", default_value = "1h", value_parser = holding)]
-    time: Duration,
+    pub time: Duration,
     /// Who says so
     #[arg(long, value_name = "NAME", env = "USER")]
-    by: Option<String>,
+    pub by: Option<String>,
     /// For the event and `status`
     #[arg(long, value_name = "TEXT")]
-    why: Option<String>,
+    pub why: Option<String>,
 }
 
 /// `outrigger maintenance on|read-only|off|auto`

@@ -94,7 +94,13 @@ pub async fn breaker(args: &BreakerArgs) -> Verdict {
             BreakerState::Close => "close",
             BreakerState::Auto => "auto",
         };
-        let path = format!("/breaker/{}/{state}?seconds={}", escape(&args.upstream), args.time.as_secs().max(1));
+        let terms = &args.terms;
+        let mut path = format!("/breaker/{}/{state}?seconds={}", escape(&args.upstream), terms.time.as_secs().max(1));
+        for (name, words) in [("by", &terms.by), ("why", &terms.why)] {
+            if let Some(words) = words {
+                path.push_str(&format!("&{name}={}", escape(words)));
+            }
+        }
         let done = expect(args.ask.client()?.post(&path, &Value::Null).await?)?;
         let word = |key: &str| done[key].as_str().unwrap_or_default().to_owned();
         Ok(show(&args.ask, &done, || format!("breaker of {}: {}", word("upstream"), word("state"))))

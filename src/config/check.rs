@@ -261,6 +261,15 @@ impl Checker<'_, '_> {
             let hint = "the first-byte timer could never fire: lower it, or raise total".to_owned();
             self.problem(&key("timeouts.first_byte"), found, "a first_byte of at most total", Some(hint));
         }
+        if retry.hedge.after.is_some() && retry.attempts < 2 && typed("retry.hedge.mode") {
+            let hint = "a hedge is an attempt: raise retry.attempts, or turn the hedge off".to_owned();
+            self.problem(
+                &key("retry.hedge.mode"),
+                "on, with one attempt".to_owned(),
+                "attempts of at least 2",
+                Some(hint),
+            );
+        }
         let inner = ["retry.per_try", "retry.attempts"].into_iter().find(|name| typed(name));
         if let (Some(per_try), Some(inner)) = (retry.per_try, inner) {
             let worst = per_try * retry.attempts + retry.backoff_max * retry.attempts.saturating_sub(1);

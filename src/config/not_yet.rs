@@ -17,8 +17,6 @@ const fn entry(path: &'static str, what: &'static str) -> NotYet {
 
 pub const NOT_YET: &[NotYet] = &[
     entry("service.version_header", "noticing releases by a header of the app"),
-    entry("retry.hedge", "hedged requests"),
-    entry("routes[].retry.hedge", "hedged requests"),
     entry("rate_limits.*.key", "keys by a claim of a JWT (jwt:NAME)"),
     entry("routes[].auth", "authentication"),
     entry("routes[].access", "allow and deny lists"),

@@ -8,7 +8,7 @@ use super::settings::{
     Preset, ProxyProtocol, RouteDefaults, Secret, SecurityHeaders, ServerTls, Service, Settings, TlsVersion, Traces,
 };
 use super::units;
-use super::{read_limit, read_readiness, read_route, read_switches, read_upstream};
+use super::{read_limit, read_readiness, read_retry, read_route, read_switches, read_upstream};
 use crate::core::units::{Address, Ratio};
 
 const CONNECTIONS_MAX: usize = 10_000;
@@ -25,9 +25,9 @@ pub fn settings(root: &Map<'_, '_>) -> Settings {
     let keep_alive =
         timeouts_block.timer("keep_alive", "75s", "An idle connection of a client is closed after this long.");
     let timeouts = read_route::timeouts(timeouts_block, &read_route::default_timeouts());
-    let retry = read_route::retry(
+    let retry = read_retry::retry(
         root.block("retry", "Retries of every route; a route may override any of them."),
-        &read_route::default_retry(),
+        &read_retry::default_retry(),
     );
     let defaults = RouteDefaults { timeouts, retry };
     let listeners = listeners(root, request_header.unwrap_or(REQUEST_HEADER), keep_alive.unwrap_or(KEEP_ALIVE));

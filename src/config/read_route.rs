@@ -1,18 +1,15 @@
-//! Routes with what they inherit: timeouts, retries, limits, header edits.
+//! Routes with what they inherit: timeouts, limits, header edits.
 
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 
+use super::read_retry::retry;
 use super::reader::Map;
-use super::settings::{
-    HeaderEdits, Retry, RetryBudget, RetryConditions, Route, RouteAction, RouteDefaults, RouteMatch, Timeouts,
-};
-use super::yaml::{Node, Value};
+use super::settings::{HeaderEdits, Route, RouteAction, RouteDefaults, RouteMatch, Timeouts};
 use super::{read_switches, units};
 use crate::core::admission::Priority;
 use crate::core::switch::Position;
-use crate::core::units::{Rate, Ratio};
 
 pub fn default_timeouts() -> Timeouts {
     Timeouts {
@@ -22,30 +19,6 @@ pub fn default_timeouts() -> Timeouts {
         first_byte: Duration::from_secs(15),
         idle: Duration::from_secs(60),
         total: Duration::from_secs(30),
-    }
-}
-
-pub fn default_retry() -> Retry {
-    Retry {
-        attempts: 3,
-        conditions: RetryConditions {
-            connect: true,
-            reset: true,
-            per_try_timeout: true,
-            grpc_unavailable: true,
-            statuses: vec![429, 502, 503, 504],
-        },
-        per_try: None,
-        backoff_base: Duration::from_millis(25),
-        backoff_factor: 2.0,
-        backoff_max: Duration::from_millis(250),
-        body_max: 64 * 1024,
-        budget: RetryBudget {
-            percent: Ratio(0.2),
-            interval: Duration::from_secs(10),
-            rate_min: Rate { count: 3, per: Duration::from_secs(1) },
-            own: false,
-        },
     }
 }
 
@@ -68,112 +41,6 @@ pub fn timeouts(map: Map<'_, '_>, inherited: &Timeouts) -> Timeouts {
         idle: idle.unwrap_or(inherited.idle),
         total: total.unwrap_or(inherited.total),
     }
-}
-
-pub fn retry(map: Map<'_, '_>, inherited: &Retry) -> Retry {
-    let attempts = map.value("attempts", "number", "3", "In all, the first included; 1 is no retry.", |text| {
-        text.parse().ok().filter(|count| (1..=10).contains(count)).ok_or("a whole number from 1 to 10")
-    });
-    let conditions = map.values(
-        "conditions",
-        "list of conditions",
-        "connect, reset, per_try_timeout, grpc-unavailable, \"429\" and \"500\" to \"599\".",
-        |text| {
-            condition(text)
-                .ok_or("connect, reset, per_try_timeout, grpc-unavailable, or a status: \"429\", \"500\" to \"599\"")
-        },
-    );
-    let per_try = map.duration("per_try", "none", "How long one attempt may take.");
-    let backoff = map.block("backoff", "The wait before another attempt; anything from nothing to it, by chance.");
-    let base = backoff.duration("base", "25ms", "The longest first wait.");
-    let factor = backoff.value("factor", "number", "2", "How it grows.", |text| {
-        text.parse::<f64>().ok().filter(|factor| (1.0..=10.0).contains(factor)).ok_or("a number from 1 to 10")
-    });
-    let max = backoff.duration("max", "250ms", "The longest wait of all.");
-    backoff.finish();
-    let body_max = map.value(
-        "body_max",
-        "size",
-        "64KiB",
-        "The largest body that is remembered for another attempt.",
-        units::bytes,
-    );
-    let budget = budget(&map, &inherited.budget);
-    map.later_unless("hedge", is_off);
-    map.finish();
-    Retry {
-        attempts: attempts.unwrap_or(inherited.attempts),
-        conditions: conditions.map_or_else(|| inherited.conditions.clone(), |typed| conditions_of(&typed)),
-        per_try: per_try.or(inherited.per_try),
-        backoff_base: base.unwrap_or(inherited.backoff_base),
-        backoff_factor: factor.unwrap_or(inherited.backoff_factor),
-        backoff_max: max.unwrap_or(inherited.backoff_max),
-        body_max: body_max.unwrap_or(inherited.body_max),
-        budget,
-    }
-}
-
-fn budget(retry: &Map<'_, '_>, inherited: &RetryBudget) -> RetryBudget {
-    let map =
-        retry.block("budget", "How many attempts beyond the first, so that retries do not multiply a long fault.");
-    let percent = map.ratio("percent", "20%", "Of the real requests of the interval.");
-    let interval = map.value("interval", "duration", "10s", "What the requests are counted over.", |text| {
-        let expected = "a time of 100ms to 10m";
-        let range = Duration::from_millis(100)..=Duration::from_secs(600);
-        units::duration(text).ok().filter(|time| range.contains(time)).ok_or(expected)
-    });
-    let rate_min = map.value("rate_min", "rate", "3/s", "Allowed whatever the traffic.", units::rate);
-    map.finish();
-    RetryBudget {
-        // The file's own values are every route's; what a route sets is its alone.
-        own: retry.has("budget") && retry.path != "retry",
-        percent: percent.unwrap_or(inherited.percent),
-        interval: interval.unwrap_or(inherited.interval),
-        rate_min: rate_min.unwrap_or(inherited.rate_min),
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Condition {
-    Connect,
-    Reset,
-    PerTry,
-    Grpc,
-    Status(u16),
-}
-
-fn condition(text: &str) -> Option<Condition> {
-    Some(match text {
-        "connect" => Condition::Connect,
-        "reset" => Condition::Reset,
-        "per_try_timeout" => Condition::PerTry,
-        "grpc-unavailable" => Condition::Grpc,
-        status => {
-            Condition::Status(status.parse().ok().filter(|status| *status == 429 || (500..=599).contains(status))?)
-        }
-    })
-}
-
-fn conditions_of(typed: &[Condition]) -> RetryConditions {
-    let status = |condition: &Condition| match condition {
-        Condition::Status(status) => Some(*status),
-        Condition::Connect | Condition::Reset | Condition::PerTry | Condition::Grpc => None,
-    };
-    RetryConditions {
-        connect: typed.contains(&Condition::Connect),
-        reset: typed.contains(&Condition::Reset),
-        per_try_timeout: typed.contains(&Condition::PerTry),
-        grpc_unavailable: typed.contains(&Condition::Grpc),
-        statuses: typed.iter().filter_map(status).collect(),
-    }
-}
-
-/// `{ mode: off }`.
-fn is_off(node: &Node) -> bool {
-    let Value::Map(entries) = &node.value else { return false };
-    entries.iter().any(|(key, node)| {
-        key.name == "mode" && matches!(&node.value, Value::Scalar { text, .. } if text == "off" || text == "false")
-    })
 }
 
 /// The upstream of routes that name none: the only one there is, or else the names of all.

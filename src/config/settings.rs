@@ -21,7 +21,7 @@ pub use self::listener::{
     CertificateFiles, ClientAuth, Direction, HttpsRedirect, Listener, ProxyProtocol, ServerTls, TlsVersion,
 };
 pub use self::readiness::{Dependency, DependencyKind, Free};
-pub use self::reliability::{CircuitBreaker, Hold, Retry, RetryBudget, RetryConditions, SlowCall};
+pub use self::reliability::{CircuitBreaker, Hedge, HedgeAfter, Hold, Retry, RetryBudget, RetryConditions, SlowCall};
 pub use self::switches::{Flag, Maintenance};
 
 /// A whole configuration.

@@ -29,6 +29,7 @@ pub mod eject;
 pub mod frequent;
 pub mod gradient;
 pub mod health;
+pub mod hedge;
 pub mod histogram;
 pub mod hold;
 pub mod keyed;

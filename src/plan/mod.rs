@@ -20,11 +20,12 @@ use crate::core::dependency::{Server, When};
 use crate::core::route::Router;
 use crate::core::store::WhenAway;
 use crate::core::units::Address;
-use crate::core::{admission, backoff, balance, breaker, bucket, budget, eject, health, hold};
+use crate::core::{admission, backoff, balance, breaker, bucket, budget, eject, health, hedge, hold};
 use crate::state::breaker::BreakerState;
 use crate::state::budget::BudgetState;
 use crate::state::dependency::DependencyState;
 use crate::state::endpoint::{EndpointState, UpstreamState};
+use crate::state::hedge::HedgeState;
 use crate::state::limit::LimitState;
 use crate::state::store::StoreState;
 use crate::telemetry::{RouteMetrics, UpstreamMetrics};
@@ -199,6 +200,14 @@ pub struct Retry {
     pub body_max: u64,
     /// `None` for routes that ask no app.
     pub budget: Option<BudgetPlan>,
+    /// `None` is off.
+    pub hedge: Option<HedgePlan>,
+}
+
+/// A second attempt while the first is awaited.
+pub struct HedgePlan {
+    pub params: hedge::Params,
+    pub state: Arc<HedgeState>,
 }
 
 /// The bucket further attempts are paid from: the upstream's, or the route's own.

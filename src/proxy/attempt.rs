@@ -12,6 +12,7 @@ use http::{Request, Response, StatusCode};
 use super::admit;
 use super::choose::{self, Turn};
 use super::exchange::Exchange;
+use super::hedge;
 use super::hold;
 use super::identify::write_trace;
 use super::permit::Permit;
@@ -23,7 +24,7 @@ use crate::core::breaker::Outcome;
 use crate::core::retry::{GRPC_PREVIOUS_ATTEMPTS, X_ATTEMPT};
 use crate::core::{backoff, deadline, retry};
 use crate::http::{encode, fields};
-use crate::plan::{EndpointPlan, RoutePlan, UpstreamPlan};
+use crate::plan::{EndpointPlan, HedgePlan, RoutePlan, UpstreamPlan};
 use crate::state::clock;
 use crate::telemetry::AttemptRecord;
 use crate::upstream::{SendError, SendHow, UpstreamBody};
@@ -60,9 +61,9 @@ pub async fn forward(
 }
 
 /// What stays the same over a request's attempts.
-struct Run<'a> {
-    route: Arc<RoutePlan>,
-    upstream: Arc<UpstreamPlan>,
+pub(super) struct Run<'a> {
+    pub(super) route: Arc<RoutePlan>,
+    pub(super) upstream: Arc<UpstreamPlan>,
     attempts_max: u32,
     may_replay: bool,
     /// Attempts that somebody before us has made.
@@ -75,11 +76,52 @@ const REFUSALS_MAX: u32 = 16;
 
 /// One attempt among the others.
 #[derive(Clone, Copy)]
-struct Try {
+pub(super) struct Try {
     /// From 1; an attempt that cost nothing is not counted.
-    number: u32,
+    pub number: u32,
     /// Take no pooled connection.
+    pub fresh: bool,
+}
+
+/// An attempt under way.
+pub(super) struct Leg<'e> {
+    pub endpoint: &'e EndpointPlan,
+    permit: Permit,
+    in_flight: Option<Turn>,
+    pub began: Instant,
+    pub number: u32,
     fresh: bool,
+    span: u64,
+}
+
+impl Leg<'_> {
+    /// The record of an attempt that another one has overtaken: no failure, and no latency.
+    fn given_up(self, exchange: &Exchange) -> AttemptRecord {
+        AttemptRecord {
+            endpoint: self.endpoint.name.clone(),
+            started_after: self.began.saturating_duration_since(exchange.started),
+            duration: clock::now().saturating_duration_since(self.began),
+            status: 0,
+            outcome: "overtaken",
+            reused: false,
+            span: self.span,
+        }
+    }
+}
+
+/// What an attempt came to, and when.
+pub(super) struct Came {
+    tried: Tried,
+    verdict: Verdict,
+    served: Duration,
+    ended: Instant,
+}
+
+impl Came {
+    /// Nothing better is to be expected of another attempt.
+    pub fn is_final(&self) -> bool {
+        matches!(self.tried, Tried::Answer(_)) && self.verdict.again == Again::No
+    }
 }
 
 /// What comes after an attempt.
@@ -112,13 +154,13 @@ impl Run<'_> {
                 }
             }
             let now = clock::now();
-            let (endpoint, permit) = match self.choose(exchange, now) {
+            let (endpoint, permit) = match self.choose(exchange, None, now) {
                 Ok(chosen) => chosen,
                 // The last attempt opened the breaker: the answer is what that attempt came to.
                 Err(refusal) => return previous.map_or(Err(refusal), Tried::into_answer),
             };
             drop(previous.take());
-            let (tried, again) = self.once(exchange, endpoint, permit, request, turn).await?;
+            let (tried, again) = self.once(exchange, endpoint, permit, request, &mut turn).await?;
             match self.next(exchange, again, turn) {
                 Next::Stop => return tried.into_answer(),
                 Next::Fresh => turn.fresh = true,
@@ -167,34 +209,67 @@ impl Run<'_> {
         Next::After(wait)
     }
 
-    /// One attempt, and whether it may be followed by another. `Err` is a refusal that no attempt would change.
-    async fn once(
-        &self,
+    /// One attempt, or two at a time, and whether it may be followed by another. `Err` is a refusal that no attempt
+    /// would change.
+    async fn once<'e>(
+        &'e self,
         exchange: &mut Exchange,
-        endpoint: &EndpointPlan,
-        mut permit: Permit,
+        endpoint: &'e EndpointPlan,
+        permit: Permit,
         request: &mut Request<View>,
-        turn: Try,
+        turn: &mut Try,
     ) -> Result<(Tried, Again), Refusal> {
-        let began = permit.taken;
-        exchange.forwarded.get_or_insert(began);
-        exchange.turn = Turn::begin(&self.upstream, endpoint);
-        let span = clock::random().max(1);
-        *request.body_mut() = exchange.upload.as_ref().map_or_else(View::empty, Upload::view);
-        self.address(exchange, endpoint, request.headers_mut(), turn.number, began);
-        write_trace(exchange, request.headers_mut(), span);
-        let how = SendHow {
-            connect_timeout: self.route.timeouts.connect.min(exchange.deadline.saturating_duration_since(began)),
-            want_http2: exchange.is_grpc(),
-            fresh: turn.fresh,
-            // What nothing comes after is as careful as what may not be sent twice.
-            replayable: self.may_replay && turn.number < self.attempts_max,
+        exchange.forwarded.get_or_insert(permit.taken);
+        exchange.turn = None;
+        let first = self.leg(endpoint, permit, *turn);
+        let Some((hedge, after)) = self.hedge(exchange, &first) else {
+            let came = self.send(exchange, request, &first).await;
+            return self.settle(exchange, first, came);
         };
-        let pool = exchange.proxy.pool(endpoint);
-        let sent = self.wait(exchange, began, pool.send(request, how)).await;
+        // Boxed: only routes that hedge pay for the second future.
+        let raced = Box::pin(hedge::race(self, exchange, request, first, (hedge, after))).await;
+        turn.number = raced.number;
+        exchange.notes.extend(raced.note);
+        match raced.other {
+            // What failed before the other answered is a failure as any; what was given up says nothing.
+            Some((leg, Some(came))) => drop(self.settle(exchange, leg, came)?),
+            Some((leg, None)) => exchange.attempts.push(leg.given_up(exchange)),
+            None => {}
+        }
+        self.settle(exchange, raced.leg, raced.came)
+    }
+
+    pub(super) fn leg<'e>(&self, endpoint: &'e EndpointPlan, permit: Permit, turn: Try) -> Leg<'e> {
+        let Try { number, fresh } = turn;
+        let in_flight = Turn::begin(&self.upstream, endpoint);
+        Leg { endpoint, began: permit.taken, permit, in_flight, number, fresh, span: clock::random().max(1) }
+    }
+
+    /// Sends one attempt, and judges what comes of it.
+    pub(super) async fn send(&self, exchange: &Exchange, request: &mut Request<View>, leg: &Leg<'_>) -> Came {
+        *request.body_mut() = exchange.upload.as_ref().map_or_else(View::empty, Upload::view);
+        self.address(exchange, leg.endpoint, request.headers_mut(), leg.number, leg.began);
+        write_trace(exchange, request.headers_mut(), leg.span);
+        let how = SendHow {
+            connect_timeout: self.route.timeouts.connect.min(exchange.deadline.saturating_duration_since(leg.began)),
+            want_http2: exchange.is_grpc(),
+            fresh: leg.fresh,
+            // What nothing comes after is as careful as what may not be sent twice.
+            replayable: self.may_replay && leg.number < self.attempts_max,
+        };
+        let pool = exchange.proxy.pool(leg.endpoint);
+        let sent = self.wait(exchange, leg.began, pool.send(request, how)).await;
         let ended = clock::now();
-        let served = self.timers(exchange, began).served(ended);
+        let served = self.timers(exchange, leg.began).served(ended);
         let (tried, verdict) = judge(sent, exchange, &self.route);
+        Came { tried, verdict, served, ended }
+    }
+
+    /// Tells breakers, balance and record what an attempt came to.
+    fn settle(&self, exchange: &mut Exchange, leg: Leg<'_>, came: Came) -> Result<(Tried, Again), Refusal> {
+        let Leg { endpoint, mut permit, in_flight, began, span, .. } = leg;
+        let Came { tried, verdict, served, ended } = came;
+        exchange.turn = in_flight;
         if let Tried::Answer(response) = &tried {
             exchange.first_byte = Some(ended);
             if self.upgrade.is_none() && response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -212,10 +287,16 @@ impl Run<'_> {
         };
         let took = ended.saturating_duration_since(began);
         choose::learn(&self.upstream, endpoint, exchange, verdict.outcome(), status, (took, ended));
+        if let Some(hedge) = &self.route.retry.hedge
+            && hedge::may(exchange)
+            && verdict.outcome() == Outcome::Success
+        {
+            hedge.state.learn(&hedge.params, took, ended);
+        }
         exchange.attempts.push(AttemptRecord {
             endpoint: endpoint.name.clone(),
             started_after: began.saturating_duration_since(exchange.started),
-            duration: ended.saturating_duration_since(began),
+            duration: took,
             status,
             outcome: verdict.label,
             reused,
@@ -224,14 +305,33 @@ impl Run<'_> {
         Ok((tried, verdict.again))
     }
 
+    /// After how long this attempt is hedged, if it is.
+    fn hedge(&self, exchange: &Exchange, first: &Leg<'_>) -> Option<(&HedgePlan, Duration)> {
+        let hedge = self.route.retry.hedge.as_ref()?;
+        let alone = first.number == 1 && !first.fresh && self.upgrade.is_none() && self.attempts_max > 1;
+        let after = (alone && hedge::may(exchange)).then(|| hedge.state.request(&hedge.params, first.began))??;
+        (first.began + after < exchange.deadline).then_some((hedge, after))
+    }
+
     /// The best endpoint whose breaker lets the request through ([`choose::next`] says which are better).
-    fn choose(&self, exchange: &Exchange, now: Instant) -> Result<(&EndpointPlan, Permit), Refusal> {
+    /// `beside` is passed over when there are others.
+    pub(super) fn choose(
+        &self,
+        exchange: &Exchange,
+        beside: Option<&EndpointPlan>,
+        now: Instant,
+    ) -> Result<(&EndpointPlan, Permit), Refusal> {
         let refused = |retry_after| Refusal::BreakerOpen { retry_after };
         let mut permit = Permit::of_route(exchange, &self.route, &self.upstream, now).map_err(refused)?;
+        let endpoints = &self.upstream.endpoints;
+        let is_beside = |endpoint: &EndpointPlan| beside.is_some_and(|beside| std::ptr::eq(endpoint, beside));
         let mut tried: Vec<usize> = Vec::new();
+        if endpoints.len() > 1 {
+            tried.extend(endpoints.iter().position(is_beside));
+        }
         let mut retry_after: Option<Duration> = None;
         while let Some(index) = choose::next(&self.upstream, exchange, &tried, now) {
-            let endpoint = &self.upstream.endpoints[index];
+            let endpoint = &endpoints[index];
             match permit.of_endpoint(endpoint) {
                 Ok(()) => return Ok((endpoint, permit)),
                 Err(wait) => retry_after = Some(retry_after.map_or(wait, |sooner| sooner.min(wait))),

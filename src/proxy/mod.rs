@@ -8,6 +8,7 @@ pub mod body;
 pub mod choose;
 pub mod exchange;
 pub mod handle;
+mod hedge;
 mod hold;
 pub mod identify;
 pub mod inbound;

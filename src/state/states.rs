@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, Weak};
 use super::budget::BudgetState;
 use super::dependency::DependencyState;
 use super::endpoint::{EndpointState, UpstreamState};
+use super::hedge::HedgeState;
 use super::journal::{Journal, lock};
 use super::lifecycle::Lifecycle;
 use super::limit::LimitState;
@@ -57,6 +58,7 @@ pub struct States {
     stores: Registry<String, StoreState>,
     dependencies: Registry<String, DependencyState>,
     budgets: Registry<(String, String), BudgetState>,
+    hedges: Registry<(String, String), HedgeState>,
     switches: Registry<(&'static str, String), SwitchState>,
     slots: Slots,
     pub lifecycle: Lifecycle,
@@ -92,6 +94,11 @@ impl States {
     /// The retry budget of an upstream; `route` names the one that has its own, and is empty for the shared one.
     pub fn budget(&self, upstream: &str, route: &str) -> Arc<BudgetState> {
         self.budgets.adopt((upstream.to_owned(), route.to_owned()), BudgetState::default)
+    }
+
+    /// What a route that hedges knows of its requests to an upstream.
+    pub fn hedge(&self, upstream: &str, route: &str) -> Arc<HedgeState> {
+        self.hedges.adopt((upstream.to_owned(), route.to_owned()), HedgeState::default)
     }
 
     /// The switch of the service (no name), of a route, or a flag.

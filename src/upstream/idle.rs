@@ -233,7 +233,7 @@ impl<B> Idle<B> {
 
     /// A connection was alive after having been idle for `age`.
     pub(super) fn survived(&self, age: Duration) {
-        self.learned.borrow_mut().survived(age);
+        self.learned.borrow_mut().survived(age, now);
     }
 }
 

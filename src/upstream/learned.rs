@@ -12,13 +12,15 @@
 //! evidence counts: after [`SURVIVORS_TO_FORGET`] connections in a row were alive at an age above what was learned, the
 //! shortest of those ages is believed instead.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[derive(Debug, Default)]
 pub(super) struct IdleTimeout {
     shortest: Option<Duration>,
     survivors: u32,
     survivors_shortest: Duration,
+    /// When the last survivor was counted.
+    counted: Option<Instant>,
     /// The app keeps connections at all.
     keeps: bool,
 }
@@ -36,13 +38,18 @@ impl IdleTimeout {
         self.shortest = Some(self.shortest.map_or(timeout, |shortest| shortest.min(timeout)));
     }
 
-    /// A connection was alive after having been idle for `age`.
-    pub(super) fn survived(&mut self, age: Duration) {
+    /// A connection was alive after having been idle for `age`; `now` is asked only where it matters.
+    pub(super) fn survived(&mut self, age: Duration, now: impl FnOnce() -> Instant) {
         self.keeps |= age >= SCHEDULING;
         let Some(shortest) = self.shortest else { return };
         if age <= shortest {
             return;
         }
+        let now = now();
+        if self.survivors > 0 && self.counted.is_some_and(|counted| now < counted + SCHEDULING) {
+            return;
+        }
+        self.counted = Some(now);
         self.survivors_shortest = if self.survivors == 0 { age } else { self.survivors_shortest.min(age) };
         self.survivors += 1;
         if self.survivors >= SURVIVORS_TO_FORGET {
@@ -81,12 +88,14 @@ impl IdleTimeout {
 /// request that may not be sent twice: half of a few milliseconds is no margin.
 const SCHEDULING: Duration = Duration::from_millis(100);
 
-/// How many older connections in a row outweigh what was learned.
+/// How many older connections in a row outweigh what was learned, each seen [`SCHEDULING`] after the one before: when
+/// a machine stalls, the app closes late, and many connections at once look older than the app would let them become.
 const SURVIVORS_TO_FORGET: u32 = 8;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::pool::now;
 
     const fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
@@ -97,9 +106,9 @@ mod tests {
         // Goal: nothing learned means half of our own timeout; then half of the minimum, never above our own.
         let mut idle = IdleTimeout::default();
         assert_eq!(idle.trusted_age(ms(4000)), ms(0), "it may close after each answer");
-        idle.survived(SCHEDULING - ms(1));
+        idle.survived(SCHEDULING - ms(1), now);
         assert_eq!(idle.trusted_age(ms(4000)), ms(0));
-        idle.survived(SCHEDULING);
+        idle.survived(SCHEDULING, now);
         assert_eq!(idle.trusted_age(ms(4000)), ms(2000));
         idle.closed_after(ms(20));
         idle.closed_after(ms(900));
@@ -121,19 +130,32 @@ mod tests {
     #[test]
     fn an_app_restart_does_not_poison_for_ever() {
         // Goal: exactly SURVIVORS_TO_FORGET contrary reuses relearn; one closing in between starts the count anew.
-        let mut idle = IdleTimeout::default();
+        let (mut idle, start) = (IdleTimeout::default(), now());
+        let at = |n: u64| move || start + SCHEDULING * u32::try_from(n).expect("small");
         idle.closed_after(ms(1));
-        for _ in 1..SURVIVORS_TO_FORGET {
-            idle.survived(ms(500));
+        for n in 1..u64::from(SURVIVORS_TO_FORGET) {
+            idle.survived(ms(500), at(n));
         }
         assert_eq!(idle.learned(), Some(ms(1)));
         idle.closed_after(ms(3));
         for n in 0..u64::from(SURVIVORS_TO_FORGET) {
             assert_eq!(idle.learned(), Some(ms(1)));
-            idle.survived(ms(500 - n));
+            idle.survived(ms(500 - n), at(n));
         }
         assert_eq!(idle.learned(), Some(ms(493)));
-        idle.survived(ms(493));
+        idle.survived(ms(493), at(99));
         assert_eq!(idle.survivors, 0, "an age equal to what is learned is no contrary evidence");
+    }
+
+    #[test]
+    fn many_survivors_of_one_stall_are_one() {
+        // Seen: twelve POSTs lost at once, after a stall of 120 ms before an app that closes after 1 to 50 ms.
+        let (mut idle, start) = (IdleTimeout { keeps: true, ..IdleTimeout::default() }, now());
+        idle.closed_after(ms(20));
+        for _ in 0..100 {
+            idle.survived(ms(170), || start);
+            idle.survived(ms(170), || start + SCHEDULING - ms(1));
+        }
+        assert_eq!((idle.learned(), idle.trusted_age(ms(4000))), (Some(ms(20)), ms(0)));
     }
 }

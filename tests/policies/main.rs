@@ -6,6 +6,7 @@
 mod support;
 
 mod breakers;
+mod hedge;
 mod hold;
 mod overload;
 mod places;

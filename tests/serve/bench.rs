@@ -109,6 +109,7 @@ fn defaults() -> wanted::RouteDefaults {
                 rate_min: Rate { count: 3, per: Duration::from_secs(1) },
                 own: false,
             },
+            hedge: wanted::Hedge { after: None, share_max: Ratio(0.01) },
         },
     }
 }
@@ -320,6 +321,9 @@ fn answers(mut stream: TcpStream) -> std::io::Result<()> {
         }
         let head = String::from_utf8_lossy(&head).into_owned();
         let path = head.split(' ').nth(1).unwrap_or_default();
+        // Read to its end: an answer before that would end the client's connection too.
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+        stream.read_exact(&mut vec![0; length.unwrap_or(0)])?;
         let body = match path {
             "/truncate" => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n")?;

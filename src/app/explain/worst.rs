@@ -75,7 +75,7 @@ impl Worst {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::{RetryBudget, RetryConditions};
+    use crate::config::settings::{Hedge, RetryBudget, RetryConditions};
     use crate::core::units::{Rate, Ratio};
 
     fn seconds(seconds: u64) -> Duration {
@@ -114,6 +114,7 @@ mod tests {
                 rate_min: Rate { count: 3, per: seconds(1) },
                 own: false,
             },
+            hedge: Hedge { after: None, share_max: Ratio(0.01) },
         }
     }
 

@@ -41,6 +41,23 @@ pub struct Retry {
     pub backoff_max: Duration,
     pub body_max: u64,
     pub budget: RetryBudget,
+    pub hedge: Hedge,
+}
+
+/// A second attempt while the first is awaited.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hedge {
+    /// `None` is off.
+    pub after: Option<HedgeAfter>,
+    /// Of the requests that could be hedged.
+    pub share_max: Ratio,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum HedgeAfter {
+    /// Of the latencies that the route has seen.
+    Percentile(Ratio),
+    Time(Duration),
 }
 
 /// How many attempts beyond the first there may be.

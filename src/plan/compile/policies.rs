@@ -6,14 +6,16 @@ use http::HeaderName;
 
 use crate::config::settings as wanted;
 use crate::core::breaker::Consecutive;
-use crate::core::{admission, backoff, breaker, bucket, budget, gradient};
-use crate::plan::{BreakerPlan, BudgetPlan, LimitPlan, RateKey, Retry, SharedLimit, StorePlan, Timeouts, headers};
+use crate::core::{admission, backoff, breaker, bucket, budget, gradient, hedge};
+use crate::plan::{
+    BreakerPlan, BudgetPlan, HedgePlan, LimitPlan, RateKey, Retry, SharedLimit, StorePlan, Timeouts, headers,
+};
 use crate::state::states::States;
 
 pub fn retry(states: &States, route: &wanted::Route) -> Retry {
     let retry = &route.retry;
-    let budget = match &route.action {
-        wanted::RouteAction::Forward { upstream, .. } => Some(budget(states, upstream, route)),
+    let upstream = match &route.action {
+        wanted::RouteAction::Forward { upstream, .. } => Some(upstream),
         wanted::RouteAction::Redirect { .. } => None,
     };
     Retry {
@@ -26,8 +28,18 @@ pub fn retry(states: &States, route: &wanted::Route) -> Retry {
         per_try: retry.per_try,
         backoff: backoff::Backoff { base: retry.backoff_base, factor: retry.backoff_factor, max: retry.backoff_max },
         body_max: retry.body_max,
-        budget,
+        budget: upstream.map(|upstream| budget(states, upstream, route)),
+        hedge: upstream.and_then(|upstream| hedge(states, upstream, route)),
     }
+}
+
+fn hedge(states: &States, upstream: &str, route: &wanted::Route) -> Option<HedgePlan> {
+    let after = match route.retry.hedge.after? {
+        wanted::HedgeAfter::Percentile(ratio) => hedge::After::Quantile(ratio.0),
+        wanted::HedgeAfter::Time(time) => hedge::After::Fixed(time),
+    };
+    let params = hedge::Params { after, share: route.retry.hedge.share_max.0 };
+    Some(HedgePlan { params, state: states.hedge(upstream, &route.name) })
 }
 
 /// Routes that inherit the budget share their upstream's; one that sets it has its own.
