@@ -349,6 +349,12 @@ fn version(output: Output) -> Verdict {
     }
 }
 
+/// How long an order may hold.
+pub(super) fn holding(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if time <= Duration::from_secs(7 * 86_400) { Ok(time) } else { Err("an order holds for 7d at most".to_owned()) }
+}
+
 /// `10s`, `2m`, `250ms`; the unit is required, as in the configuration.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     match parse_duration(text) {

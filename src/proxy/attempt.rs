@@ -23,6 +23,7 @@ use super::verdict::{Again, Sent, Stop, Tried, Verdict, judge};
 use crate::core::breaker::Outcome;
 use crate::core::retry::{GRPC_PREVIOUS_ATTEMPTS, X_ATTEMPT};
 use crate::core::{backoff, deadline, retry};
+use crate::http::{encode, fields};
 use crate::plan::{EndpointPlan, HedgePlan, RoutePlan, UpstreamPlan};
 use crate::state::clock;
 use crate::telemetry::AttemptRecord;
@@ -53,8 +54,10 @@ pub async fn forward(
     if let Some(budget) = &run.route.retry.budget {
         budget.state.request(&budget.params, exchange.started);
     }
-    let (head, _) = req.into_parts(); // the body is the exchange's since it began to arrive
-    run.tries(exchange, Request::from_parts(head, ())).await
+    let mut request = req.map(|_| View::empty()); // the body is the exchange's since it began to arrive
+    let answer = run.tries(exchange, &mut request).await;
+    fields::give_back(request.into_parts().0.headers);
+    answer
 }
 
 /// What stays the same over a request's attempts.
@@ -133,7 +136,11 @@ enum Next {
 
 impl Run<'_> {
     /// Sends the request until an attempt's answer is to be given, or none is left.
-    async fn tries(&self, exchange: &mut Exchange, head: Request<()>) -> Result<Response<UpstreamBody>, Refusal> {
+    async fn tries(
+        &self,
+        exchange: &mut Exchange,
+        request: &mut Request<View>,
+    ) -> Result<Response<UpstreamBody>, Refusal> {
         let mut previous: Option<Tried> = None;
         let mut turn = Try { number: 1, fresh: false };
         let mut refusals = 0;
@@ -153,7 +160,7 @@ impl Run<'_> {
                 Err(refusal) => return previous.map_or(Err(refusal), Tried::into_answer),
             };
             drop(previous.take());
-            let (tried, again) = self.once(exchange, endpoint, permit, &head, &mut turn).await?;
+            let (tried, again) = self.once(exchange, endpoint, permit, request, &mut turn).await?;
             match self.next(exchange, again, turn) {
                 Next::Stop => return tried.into_answer(),
                 Next::Fresh => turn.fresh = true,
@@ -209,18 +216,18 @@ impl Run<'_> {
         exchange: &mut Exchange,
         endpoint: &'e EndpointPlan,
         permit: Permit,
-        head: &Request<()>,
+        request: &mut Request<View>,
         turn: &mut Try,
     ) -> Result<(Tried, Again), Refusal> {
         exchange.forwarded.get_or_insert(permit.taken);
         exchange.turn = None;
         let first = self.leg(endpoint, permit, *turn);
         let Some((hedge, after)) = self.hedge(exchange, &first) else {
-            let came = self.send(exchange, head, &first).await;
+            let came = self.send(exchange, request, &first).await;
             return self.settle(exchange, first, came);
         };
         // Boxed: only routes that hedge pay for the second future.
-        let raced = Box::pin(hedge::race(self, exchange, head, first, (hedge, after))).await;
+        let raced = Box::pin(hedge::race(self, exchange, request, first, (hedge, after))).await;
         turn.number = raced.number;
         exchange.notes.extend(raced.note);
         match raced.other {
@@ -239,8 +246,8 @@ impl Run<'_> {
     }
 
     /// Sends one attempt, and judges what comes of it.
-    pub(super) async fn send(&self, exchange: &Exchange, head: &Request<()>, leg: &Leg<'_>) -> Came {
-        let mut request = head.clone().map(|()| exchange.upload.as_ref().map_or_else(View::empty, Upload::view));
+    pub(super) async fn send(&self, exchange: &Exchange, request: &mut Request<View>, leg: &Leg<'_>) -> Came {
+        *request.body_mut() = exchange.upload.as_ref().map_or_else(View::empty, Upload::view);
         self.address(exchange, leg.endpoint, request.headers_mut(), leg.number, leg.began);
         write_trace(exchange, request.headers_mut(), leg.span);
         let how = SendHow {
@@ -339,10 +346,10 @@ impl Run<'_> {
         let left = exchange.deadline.saturating_duration_since(now);
         let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         if fields.contains_key(&X_ENVOY_TIMEOUT) {
-            fields.insert(X_ENVOY_TIMEOUT, HeaderValue::from(millis));
+            fields.insert(X_ENVOY_TIMEOUT, encode::number(millis));
         }
         if !exchange.is_grpc() {
-            fields.insert(X_REQUEST_TIMEOUT, HeaderValue::from(millis));
+            fields.insert(X_REQUEST_TIMEOUT, encode::number(millis));
         } else if let Ok(value) = HeaderValue::try_from(deadline::format_grpc_timeout(left)) {
             fields.insert(GRPC_TIMEOUT, value);
         }
@@ -355,6 +362,8 @@ impl Run<'_> {
         }
         if exchange.outbound() {
             fields.insert(header::HOST, to.authority.clone());
+        } else if exchange.host.is_empty() {
+            fields.remove(header::HOST); // of the endpoint before; each sets its own
         }
         if let Some(token) = self.upgrade {
             fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -369,9 +378,9 @@ impl Run<'_> {
     }
 
     /// Waits for the head of the answer as long as every timer allows.
-    async fn wait<F, T, B>(&self, exchange: &Exchange, began: Instant, send: F) -> Sent<T, B>
+    async fn wait<F, T>(&self, exchange: &Exchange, began: Instant, send: F) -> Sent<T>
     where
-        F: Future<Output = Result<T, SendError<B>>>,
+        F: Future<Output = Result<T, SendError>>,
     {
         let mut send = pin!(send);
         let timers = self.timers(exchange, began);

@@ -11,6 +11,7 @@ use http::{Method, Request};
 
 use super::attempt::{Came, Leg, Run, Try};
 use super::exchange::Exchange;
+use super::upload::View;
 use crate::plan::HedgePlan;
 use crate::state::clock;
 
@@ -42,12 +43,18 @@ enum By {
 pub async fn race<'e>(
     run: &'e Run<'_>,
     exchange: &Exchange,
-    head: &Request<()>,
+    request: &mut Request<View>,
     first: Leg<'e>,
     (hedge, after): (&HedgePlan, Duration),
 ) -> Raced<'e> {
+    // Each attempt writes its own fields. Made before the first one takes the request: only routes that hedge pay.
+    let mut copy = Request::new(View::empty());
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    *copy.version_mut() = request.version();
+    copy.headers_mut().clone_from(request.headers());
     let (second, by) = {
-        let mut one = pin!(run.send(exchange, head, &first));
+        let mut one = pin!(run.send(exchange, request, &first));
         tokio::select! {
             biased;
             came = &mut one => (None, By::First(came, None)),
@@ -55,7 +62,7 @@ pub async fn race<'e>(
                 match another(run, exchange, hedge, &first) {
                     None => (None, By::First(one.await, None)),
                     Some(second) => {
-                        let by = both(one, run.send(exchange, head, &second)).await;
+                        let by = both(one, run.send(exchange, &mut copy, &second)).await;
                         (Some(second), by)
                     }
                 }
