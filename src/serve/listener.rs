@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::oneshot;
 
 use super::connection;
-use super::gate::{Gate, Turned};
+use super::gate::{Gate, Turned, is_the_connections_fault};
 use super::stream::Raw;
 use super::worker::{LocalListener, Seat, Worker};
 use crate::core::units::Address;
@@ -327,22 +327,6 @@ fn admit(worker: &Rc<Worker>, listener: &Rc<LocalListener>, raw: Raw, peer: Sock
     }
     let seat = Seat::new(worker, listener);
     tokio::task::spawn_local(connection::serve(Rc::clone(worker), seat, raw, peer, place));
-}
-
-/// The connection broke between its arrival and `accept`; the next one is not affected (accept(2)).
-fn is_the_connections_fault(problem: &io::Error) -> bool {
-    matches!(
-        problem.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::PermissionDenied
-            | io::ErrorKind::TimedOut
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::NetworkDown
-    )
 }
 
 impl Acceptor {
