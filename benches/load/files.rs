@@ -44,7 +44,8 @@ pub struct Site {
 impl Site {
     pub fn new(scratch: &Path, name: &str, app: u16) -> Site {
         let folder = scratch.join(name.replace(' ', "-"));
-        std::fs::create_dir_all(&folder).expect("a folder in the scratch directory");
+        // The log has a folder of its own: Outrigger watches the one its configuration is in.
+        std::fs::create_dir_all(folder.join("log")).expect("a folder in the scratch directory");
         let (plain, tls) = (free_port(), free_port());
         let h2c = if name.starts_with("nginx") || name.starts_with("haproxy") { free_port() } else { plain };
         let certificate = Certificate::new();
@@ -67,12 +68,12 @@ pub fn outrigger(site: &Site, policies: bool) -> String {
     let Site { plain, tls, app, others: [ops, admin], folder, .. } = site;
     let folder = folder.display();
     let rest = if policies {
-        format!("telemetry: {{ access_log: {{ to: {folder}/access.log }} }}\n")
+        format!("telemetry: {{ access_log: {{ to: {folder}/log/access.log }} }}\n")
     } else {
         "retry: { attempts: 1 }\nsecurity_headers: { preset: off }\ntelemetry: { access_log: { to: off } }\n".to_owned()
     };
     format!(
-        "upstream: http://127.0.0.1:{app}\nworkers: 1\n\
+        "upstreams: {{ app: {{ endpoints: [\"http://127.0.0.1:{app}\"], pool: {{ idle_max: 512 }} }} }}\nworkers: 1\n\
          listeners:\n\
          - {{ name: plain, address: \"127.0.0.1:{plain}\", connections: {{ max: 20000 }} }}\n\
          - {{ name: tls, address: \"127.0.0.1:{tls}\", connections: {{ max: 20000 }}, tls: {{ certificates: [{{ certificate: {folder}/cert.pem, key: {folder}/key.pem }}] }} }}\n\
@@ -86,7 +87,7 @@ pub fn nginx(site: &Site, policies: bool) -> String {
     let rest = if policies {
         format!(
             "log_format json escape=json '{{\"time\":\"$time_iso8601\",\"id\":\"$request_id\",\"client\":\"$remote_addr\",\"method\":\"$request_method\",\"path\":\"$uri\",\"protocol\":\"$server_protocol\",\"status\":$status,\"bytes\":$body_bytes_sent,\"seconds\":$request_time,\"upstream\":\"$upstream_addr\",\"upstream_seconds\":\"$upstream_response_time\",\"host\":\"$host\",\"agent\":\"$http_user_agent\"}}';\n\
-             access_log {folder}/access.log json buffer=64k flush=1s;\n\
+             access_log {folder}/log/access.log json buffer=64k flush=1s;\n\
              proxy_connect_timeout 2s; proxy_send_timeout 15s; proxy_read_timeout 15s; client_header_timeout 10s; client_body_timeout 30s;\n\
              proxy_next_upstream error timeout http_502 http_503 http_504; proxy_next_upstream_tries 3;\n\
              add_header X-Content-Type-Options nosniff always; add_header X-Frame-Options SAMEORIGIN always; add_header Referrer-Policy strict-origin-when-cross-origin always; add_header X-Request-Id $request_id always; proxy_hide_header Server;\n\
