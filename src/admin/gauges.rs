@@ -61,6 +61,14 @@ fn endpoints(out: &mut PrometheusWriter, plan: &Plan) {
             out.sample(healthy, &labels, f64::from(u8::from(well)));
         }
     });
+    let ejected = "outrigger_endpoint_ejected";
+    out.family(ejected, "gauge", "1 while it is left out because it fails more than its neighbours.");
+    each(plan, |upstream, endpoint| {
+        if upstream.endpoints.len() > 1 {
+            let labels = [("upstream", &*upstream.name), ("endpoint", &*endpoint.name)];
+            out.sample(ejected, &labels, f64::from(u8::from(endpoint.state.is_ejected())));
+        }
+    });
     let breaker = "outrigger_breaker_state";
     out.family(breaker, "gauge", "0 closed, 1 half-open, 2 open.");
     let now = clock::now();

@@ -98,6 +98,8 @@ pub struct Endpoint {
     pub breaker: String,
     /// Until an open breaker lets a test request through.
     pub breaker_retry_ms: Option<u64>,
+    /// Left out for failing more than its neighbours.
+    pub ejected: bool,
     pub in_flight: u64,
 }
 
@@ -230,6 +232,7 @@ fn endpoint(endpoint: &EndpointPlan, upstream: &UpstreamPlan) -> Endpoint {
         problem: endpoint.state.last_problem(),
         breaker: breaker.to_owned(),
         breaker_retry_ms: retry.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+        ejected: endpoint.state.is_ejected(),
         in_flight: u64::from(endpoint.state.in_flight.load(std::sync::atomic::Ordering::Relaxed)),
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use crate::plan::{Action, EndpointPlan, HealthCheck, Plan, UpstreamPlan};
+use crate::plan::{Action, CheckKind, EndpointPlan, HealthCheck, Plan, UpstreamPlan};
 use crate::proxy::Shared;
 use crate::state::clock;
 use crate::state::endpoint::EndpointState;
@@ -103,10 +103,13 @@ impl Target {
     async fn probe(&self) -> Result<(), Unhealthy> {
         let EndpointSpec { address, tls, authority, protocol, .. } = &*self.spec;
         let (tls, timeout) = (tls.as_deref(), self.check.timeout);
-        match (&self.check.path, protocol) {
-            (None, _) => probe::tcp(address, timeout).await,
-            (Some(path), Protocol::Http2) => probe::http2(address, tls, authority, path, timeout).await,
-            (Some(path), Protocol::Auto | Protocol::Http1) => probe::http(address, tls, authority, path, timeout).await,
+        match (&self.check.kind, protocol) {
+            (CheckKind::Tcp, _) => probe::tcp(address, timeout).await,
+            (CheckKind::Grpc(service), _) => probe::grpc(address, tls, authority, service, timeout).await,
+            (CheckKind::Http(path), Protocol::Http2) => probe::http2(address, tls, authority, path, timeout).await,
+            (CheckKind::Http(path), Protocol::Auto | Protocol::Http1) => {
+                probe::http(address, tls, authority, path, timeout).await
+            }
         }
     }
 }

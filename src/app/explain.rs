@@ -263,6 +263,7 @@ impl Rows {
             Some(check) => {
                 let what = match &check.kind {
                     HealthCheckKind::Http { path } => format!("GET {path}"),
+                    HealthCheckKind::Grpc { service } => format!("grpc.health.v1 of \"{service}\""),
                     HealthCheckKind::Tcp => "a TCP connection".to_owned(),
                 };
                 format!("{what} every {}, unhealthy after {} failures", time(check.interval), check.fall)

@@ -101,6 +101,10 @@ impl Reloader {
 
     /// Tries to put what is asked for in force. `Err` holds every problem; what ran keeps running then.
     pub fn reload(&mut self, server: &Server, asked: &Asked) -> Result<ReloadAnswer, Vec<String>> {
+        if *asked != Asked::File {
+            // Else a bad file that this reads and that is mended before the watcher looks would never be seen changed.
+            self.watcher.look();
+        }
         let result = self.apply(server, asked);
         match &result {
             Ok(answer) => self.accepted(server, asked, answer),

@@ -176,7 +176,8 @@ fn health(endpoint: &Endpoint) -> String {
         ("open", Some(wait)) => format!("; breaker OPEN, tries again in {}", milliseconds(wait as f64)),
         (state, _) => format!("; breaker {}", state.replace('_', " ").to_uppercase()),
     };
-    format!("{health}{breaker}")
+    let ejected = if endpoint.ejected { "; EJECTED: fails more than its neighbours" } else { "" };
+    format!("{health}{breaker}{ejected}")
 }
 
 fn events(out: &mut String, events: &[Event]) {

@@ -9,6 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use crate::serve::listener::Socket;
+use crate::state::clock;
 
 /// The way to the service manager, if there is one.
 pub struct Manager {
@@ -31,8 +32,9 @@ impl Manager {
         self.tell(&format!("READY=1\nSTATUS={status}"));
     }
 
+    /// With the time it began, without which `Type=notify-reload` waits for ever.
     pub fn reloading(&self) {
-        self.tell("RELOADING=1");
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", clock::monotonic().as_micros()));
     }
 
     pub fn stopping(&self, status: &str) {
@@ -97,6 +99,7 @@ mod tests {
         let told = Manager::from(&env(&std::process::id().to_string()));
         assert_eq!(told.heartbeat, Some(Duration::from_millis(1500)));
         told.ready("serving");
+        told.reloading();
         told.alive();
         let mut message = [0; 100];
         let mut next = || {
@@ -104,6 +107,9 @@ mod tests {
             String::from_utf8_lossy(&message[..length]).into_owned()
         };
         assert_eq!(next(), "READY=1\nSTATUS=serving");
+        let reloading = next();
+        let began = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|text| text.parse::<u64>().ok());
+        assert!(began.is_some_and(|micros| micros > 0), "{reloading:?}");
         assert_eq!(next(), "WATCHDOG=1");
         assert_eq!(Manager::from(&env("1")).heartbeat, None, "somebody else's watchdog");
         assert!(Manager::from(&|_| None).socket.is_none());

@@ -125,6 +125,12 @@ impl Watcher {
         self.files = files;
     }
 
+    /// Takes what the files say now as seen; for whoever is about to read them for another reason than a change told
+    /// from here. What changes after this call is still found.
+    pub fn look(&mut self) {
+        self.seen = contents(&self.files).into_iter().map(Some).collect();
+    }
+
     fn watch(&mut self, directory: PathBuf) {
         let Some(notify) = &mut self.notify else { return };
         if self.directories.contains(&directory) {

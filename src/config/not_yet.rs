@@ -15,8 +15,6 @@ const fn entry(path: &'static str, what: &'static str) -> NotYet {
 
 pub const NOT_YET: &[NotYet] = &[
     entry("service.version_header", "noticing releases by a header of the app"),
-    entry("upstreams.*.balance", "balancing other than round_robin"),
-    entry("upstreams.*.health_check.grpc", "gRPC health checks"),
     entry("upstreams.*.circuit_breaker.failure_rate", "opening on a rate of failures"),
     entry("upstreams.*.circuit_breaker.slow_call", "opening on slow calls"),
     entry("upstreams.*.circuit_breaker.window", "the window of the failure rate"),
@@ -25,10 +23,6 @@ pub const NOT_YET: &[NotYet] = &[
     entry("upstreams.*.concurrency.adaptive", "the adaptive concurrency limit"),
     entry("upstreams.*.concurrency.queue", "the queue in front of the concurrency limit"),
     entry("upstreams.*.hold", "holding requests while the app is not listening"),
-    entry(
-        "upstreams.*.resolve",
-        "resolving names again on a schedule of its own; names are resolved at each connection",
-    ),
     entry("retry.budget", "the retry budget"),
     entry("retry.hedge", "hedged requests"),
     entry("routes[].retry.budget", "the retry budget"),

@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::read;
 use super::reader::Map;
 use super::settings::{
-    CircuitBreaker, Endpoint, HealthCheck, HealthCheckKind, Mode, Pool, Upstream, UpstreamProtocol, UpstreamTls,
+    Balance, CircuitBreaker, Endpoint, HealthCheck, HealthCheckKind, Mode, Pool, Upstream, UpstreamProtocol,
+    UpstreamTls,
 };
 use super::units;
-use super::yaml::Value;
 
 /// `upstream: URL`, or `upstreams:` by name.
 pub fn upstreams(root: &Map<'_, '_>) -> Vec<Upstream> {
@@ -28,6 +28,8 @@ fn plain(name: &str) -> Upstream {
         name: name.to_owned(),
         endpoints: Vec::new(),
         protocol: UpstreamProtocol::Auto,
+        balance: Balance::PeakEwma,
+        resolve_refresh: None,
         health_check: None,
         pool: Pool { idle_max: 512, idle_timeout: Duration::from_secs(4) },
         circuit_breaker: CircuitBreaker {
@@ -62,7 +64,7 @@ fn upstream(name: String, map: Map<'_, '_>) -> Upstream {
         Some("http2") => UpstreamProtocol::Http2,
         Some(_) | None => UpstreamProtocol::Auto,
     };
-    map.later_unless("balance", |node| matches!(&node.value, Value::Scalar { text, .. } if text == "round_robin"));
+    let balance = balance(&map);
     let health_check = health_check(
         map.block("health_check", "An active check of each endpoint; without it there is none."),
         map.has("health_check"),
@@ -83,21 +85,60 @@ fn upstream(name: String, map: Map<'_, '_>) -> Upstream {
     concurrency.later("queue");
     concurrency.finish();
     map.later("hold");
-    map.later("resolve");
+    let resolve_refresh = resolve(&map);
     let tls = tls(map.block("tls", "TLS towards https:// endpoints."), map.has("tls"));
     map.finish();
     let pool = Pool { idle_max, idle_timeout: idle_timeout.unwrap_or(plain.pool.idle_timeout) };
-    Upstream { endpoints, protocol, health_check, pool, circuit_breaker, concurrency_max, tls, name }
+    Upstream {
+        endpoints,
+        protocol,
+        balance,
+        resolve_refresh,
+        health_check,
+        pool,
+        circuit_breaker,
+        concurrency_max,
+        tls,
+        name,
+    }
+}
+
+fn balance(map: &Map<'_, '_>) -> Balance {
+    match map.choice(
+        "balance",
+        &["peak_ewma", "least_request", "round_robin"],
+        "peak_ewma",
+        "How its endpoints share: by latency and load, by requests in flight, or in turn.",
+    ) {
+        Some("least_request") => Balance::LeastRequest,
+        Some("round_robin") => Balance::RoundRobin,
+        Some(_) | None => Balance::PeakEwma,
+    }
+}
+
+/// How often names are looked up again.
+fn resolve(map: &Map<'_, '_>) -> Option<Duration> {
+    let resolve = map.block("resolve", "Names of endpoints are looked up again on a schedule.");
+    let refresh = resolve.duration(
+        "refresh",
+        "none",
+        "How often; idle connections to addresses that are gone are closed. Without it a name is looked up when a \
+         connection is made.",
+    );
+    resolve.finish();
+    refresh
 }
 
 fn health_check(map: Map<'_, '_>, wanted: bool) -> Option<HealthCheck> {
     let path = map.text("path", "A GET of this path must be answered 2xx.");
     let tcp = map.boolean("tcp", "false", "Only check that a connection can be made.").unwrap_or(false);
-    let both = tcp && path.is_some();
-    map.later("grpc");
-    if wanted && (both || (!tcp && path.is_none() && !map.has("grpc"))) {
-        let found = if both { "both path and tcp" } else { "neither path nor tcp" };
-        map.context.problem(&map.path, map.at("path"), found, "one of path: /health and tcp: true", None);
+    let doc = "grpc.health.v1 must say SERVING for this service; \"\" asks for the whole server.";
+    let grpc = map.value("grpc", "text", "", doc, |text| Ok(text.to_owned()));
+    let typed = usize::from(tcp) + usize::from(map.has("path")) + usize::from(map.has("grpc"));
+    if wanted && typed != 1 {
+        let found = if typed == 0 { "none of path, tcp and grpc" } else { "more than one of path, tcp and grpc" };
+        let expected = "one of path: /health, tcp: true and grpc: service.Name";
+        map.context.problem(&map.path, map.at("path").or_else(|| map.at("grpc")), found, expected, None);
     }
     if let Some(wrong) = path.as_ref().filter(|path| !path.starts_with('/')) {
         map.context.problem(
@@ -110,10 +151,10 @@ fn health_check(map: Map<'_, '_>, wanted: bool) -> Option<HealthCheck> {
     }
     let runs = |name, default, doc| map.count(name, default, doc).and_then(|count| u32::try_from(count).ok());
     let check = HealthCheck {
-        kind: if tcp {
-            HealthCheckKind::Tcp
-        } else {
-            HealthCheckKind::Http { path: path.unwrap_or_else(|| "/".to_owned()) }
+        kind: match (grpc, tcp) {
+            (Some(service), _) => HealthCheckKind::Grpc { service },
+            (None, true) => HealthCheckKind::Tcp,
+            (None, false) => HealthCheckKind::Http { path: path.unwrap_or_else(|| "/".to_owned()) },
         },
         interval: map.duration("interval", "2s", "Between two checks.").unwrap_or(Duration::from_secs(2)),
         timeout: map.duration("timeout", "1s", "How long one check may take.").unwrap_or(Duration::from_secs(1)),

@@ -123,6 +123,10 @@ pub struct Upstream {
     /// At least one.
     pub endpoints: Vec<Endpoint>,
     pub protocol: UpstreamProtocol,
+    pub balance: Balance,
+    /// Names of endpoints are looked up again this often, and connections to addresses that are gone are left.
+    /// `None` looks them up at each connection, believing an answer for 5 s.
+    pub resolve_refresh: Option<Duration>,
     pub health_check: Option<HealthCheck>,
     pub pool: Pool,
     pub circuit_breaker: CircuitBreaker,
@@ -149,6 +153,13 @@ pub enum UpstreamProtocol {
     Http2,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    PeakEwma,
+    LeastRequest,
+    RoundRobin,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
     pub kind: HealthCheckKind,
@@ -162,8 +173,14 @@ pub struct HealthCheck {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HealthCheckKind {
-    Http { path: String },
+    Http {
+        path: String,
+    },
     Tcp,
+    /// An empty name asks for the server as a whole.
+    Grpc {
+        service: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

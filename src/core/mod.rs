@@ -16,9 +16,11 @@ pub mod trace;
 pub mod websocket;
 
 pub mod backoff;
+pub mod balance;
 pub mod breaker;
 pub mod bucket;
 pub mod drain;
+pub mod eject;
 pub mod health;
 pub mod histogram;
 pub mod inflight;

@@ -87,6 +87,7 @@ pub struct Router {
     wildcard: BTreeMap<String, Node>,
     any: Node,
     rules: Vec<Compiled>,
+    blind: bool,
 }
 
 #[derive(Debug)]
@@ -119,7 +120,13 @@ impl Router {
         router.exact.values_mut().for_each(|node| node.sort(&order));
         router.wildcard.values_mut().for_each(|node| node.sort(&order));
         router.any.sort(&order);
+        router.blind = rules.iter().all(|rule| rule.path == "/*");
         Ok(router)
+    }
+
+    /// Whether no rule looks at the path.
+    pub fn is_blind_to_paths(&self) -> bool {
+        self.blind
     }
 
     /// `host` without its port; `path` normalised. Nothing is allocated unless the answer is `MethodNotAllowed` or the
@@ -327,6 +334,14 @@ mod tests {
                 assert_eq!(find(&router, "", path).map(|index| paths[index]), Some(expected), "{path}");
             }
         }
+    }
+
+    #[test]
+    fn only_rules_for_every_path_are_blind_to_it() {
+        let blind = |rules: &[Rule]| Router::build(rules).unwrap().is_blind_to_paths();
+        assert!(blind(&[rule("a.example", "/*"), rule("", "/*")]));
+        assert!(!blind(&[rule("", "/*"), rule("a.example", "/x/*")]));
+        assert!(!blind(&[rule("", "/{any}")]));
     }
 
     #[test]

@@ -109,18 +109,24 @@ fn b3_context(trace_id: &[u8], span_id: &[u8], sampling: Option<&[u8]>) -> Optio
     (trace_id != 0 && parent_id != 0).then_some(Context { trace_id, parent_id, sampled, random: false })
 }
 
-/// Whether a `tracestate` may be passed on.
-pub fn tracestate_ok(value: &[u8]) -> bool {
-    value.len() <= TRACESTATE_BYTES_MAX && members(value) <= TRACESTATE_MEMBERS_MAX
+/// Whether a `tracestate`, given with all its lines, may be passed on.
+pub fn tracestate_ok<'a>(lines: impl Iterator<Item = &'a [u8]>) -> bool {
+    fits(lines, TRACESTATE_BYTES_MAX, TRACESTATE_MEMBERS_MAX)
 }
 
-/// Whether a `baggage` may be passed on.
-pub fn baggage_ok(value: &[u8]) -> bool {
-    value.len() <= BAGGAGE_BYTES_MAX && members(value) <= BAGGAGE_MEMBERS_MAX
+/// Whether a `baggage`, given with all its lines, may be passed on.
+pub fn baggage_ok<'a>(lines: impl Iterator<Item = &'a [u8]>) -> bool {
+    fits(lines, BAGGAGE_BYTES_MAX, BAGGAGE_MEMBERS_MAX)
 }
 
-fn members(value: &[u8]) -> usize {
-    value.split(|byte| *byte == b',').count()
+/// Lines are one list (RFC 9110 §5.3).
+fn fits<'a>(lines: impl Iterator<Item = &'a [u8]>, bytes_max: usize, members_max: usize) -> bool {
+    let (mut bytes, mut members) = (0, 0);
+    for line in lines {
+        bytes += line.len();
+        members += line.split(|byte| *byte == b',').count();
+    }
+    bytes <= bytes_max && members <= members_max
 }
 
 /// Lower-case hexadecimal, at most 16 digits.
@@ -280,11 +286,16 @@ mod tests {
     #[test]
     fn what_travels_along_has_its_limits() {
         let list = |members: usize| vec!["a=1"; members].join(",");
-        assert!(baggage_ok(list(63).as_bytes()) && baggage_ok(list(64).as_bytes()) && !baggage_ok(list(65).as_bytes()));
-        assert!(baggage_ok(&[b'a'; 8191]) && baggage_ok(&[b'a'; 8192]) && !baggage_ok(&[b'a'; 8193]));
-        assert!(tracestate_ok(list(31).as_bytes()) && tracestate_ok(list(32).as_bytes()));
-        assert!(!tracestate_ok(list(33).as_bytes()));
-        assert!(tracestate_ok(&[b'a'; 4095]) && tracestate_ok(&[b'a'; 4096]) && !tracestate_ok(&[b'a'; 4097]));
+        let baggage = |line: &[u8]| baggage_ok(std::iter::once(line));
+        let state = |line: &[u8]| tracestate_ok(std::iter::once(line));
+        assert!(baggage(list(63).as_bytes()) && baggage(list(64).as_bytes()) && !baggage(list(65).as_bytes()));
+        assert!(baggage(&[b'a'; 8191]) && baggage(&[b'a'; 8192]) && !baggage(&[b'a'; 8193]));
+        assert!(state(list(31).as_bytes()) && state(list(32).as_bytes()));
+        assert!(!state(list(33).as_bytes()));
+        assert!(state(&[b'a'; 4095]) && state(&[b'a'; 4096]) && !state(&[b'a'; 4097]));
+        let two = [list(32), "more".to_owned()];
+        assert!(!tracestate_ok(two.iter().map(String::as_bytes)), "lines are one list");
+        assert!(baggage_ok(std::iter::empty()));
     }
 
     #[test]

@@ -7,12 +7,14 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::headers::{self, NotAHeader};
 use super::{
-    Action, ClientAuth, DrainPlan, EndpointPlan, HealthCheck, HttpsRedirect, LimitPlan, ListenerPlan, Plan,
-    ProxyProtocol, Retry, Rewrite, RoutePlan, Template, Timeouts, TlsPlan, TracePlan, UpstreamPlan,
+    Action, Balance, CheckKind, ClientAuth, DrainPlan, EndpointPlan, HealthCheck, HttpsRedirect, LimitPlan,
+    ListenerPlan, Plan, ProxyProtocol, Retry, Rewrite, RoutePlan, Template, Timeouts, TlsPlan, TracePlan, UpstreamPlan,
 };
 use crate::config::settings as wanted;
 use crate::core::route::{Router, Rule};
-use crate::core::{backoff, breaker, bucket, health};
+use crate::core::units::Address;
+use crate::core::{backoff, balance, breaker, bucket, eject, health};
+use crate::state::clock;
 use crate::state::states::States;
 use crate::telemetry::Telemetry;
 use crate::upstream::{ClientTls, EndpointSpec, Protocol};
@@ -78,13 +80,28 @@ impl Compiler<'_> {
     }
 
     fn upstream(&mut self, upstream: &wanted::Upstream) -> UpstreamPlan {
-        let endpoints = upstream.endpoints.iter().filter_map(|endpoint| self.endpoint(upstream, endpoint)).collect();
+        let endpoints: Vec<EndpointPlan> =
+            upstream.endpoints.iter().filter_map(|endpoint| self.endpoint(upstream, endpoint)).collect();
+        let state = self.states.upstream(&upstream.name);
+        let among_others = state.was_planned() && endpoints.len() > 1;
+        for endpoint in &endpoints {
+            endpoint.state.place(among_others, clock::now());
+        }
         let breaker = &upstream.circuit_breaker;
         UpstreamPlan {
             name: upstream.name.as_str().into(),
             metrics: self.telemetry.upstream_metrics(&upstream.name),
-            state: self.states.upstream(&upstream.name),
+            state,
             endpoints,
+            balance: Balance {
+                policy: match upstream.balance {
+                    wanted::Balance::PeakEwma => balance::Policy::PeakEwma,
+                    wanted::Balance::LeastRequest => balance::Policy::LeastRequest,
+                    wanted::Balance::RoundRobin => balance::Policy::RoundRobin,
+                },
+                load: balance::Params::default(),
+                eject: eject::Params::default(),
+            },
             breaker: (breaker.mode == wanted::Mode::Enforce).then(|| breaker::Params {
                 consecutive_failures: breaker.consecutive_failures.unwrap_or(CONSECUTIVE_FAILURES_AUTO),
                 open_for_base: breaker.open_for_base,
@@ -93,9 +110,10 @@ impl Compiler<'_> {
             }),
             concurrency_max: upstream.concurrency_max,
             health_check: upstream.health_check.as_ref().map(|check| HealthCheck {
-                path: match &check.kind {
-                    wanted::HealthCheckKind::Http { path } => Some(path.clone()),
-                    wanted::HealthCheckKind::Tcp => None,
+                kind: match &check.kind {
+                    wanted::HealthCheckKind::Http { path } => CheckKind::Http(path.clone()),
+                    wanted::HealthCheckKind::Tcp => CheckKind::Tcp,
+                    wanted::HealthCheckKind::Grpc { service } => CheckKind::Grpc(service.clone()),
                 },
                 interval: check.interval,
                 timeout: check.timeout,
@@ -120,14 +138,15 @@ impl Compiler<'_> {
             self.problem(at, "the host is not a valid authority");
             return None;
         };
+        // What its certificates say, not where they are: a changed CA must not leave old connections in use.
         let identity = format!(
-            "{} {} {:?} {:?} {} {:?}",
+            "{} {:?} {:?} {} {:?} {:?}",
             endpoint.address,
-            endpoint.tls,
-            upstream.tls,
+            tls.as_ref().map(|tls| tls.identity()),
             upstream.protocol,
             upstream.pool.idle_max,
-            upstream.pool.idle_timeout
+            upstream.pool.idle_timeout,
+            upstream.resolve_refresh
         );
         let address = endpoint.address.to_string();
         Some(EndpointPlan {
@@ -142,6 +161,7 @@ impl Compiler<'_> {
                 authority: endpoint.authority.clone(),
                 idle_max: upstream.pool.idle_max,
                 idle_timeout: upstream.pool.idle_timeout,
+                refresh: upstream.resolve_refresh,
             }),
         })
     }
@@ -167,13 +187,15 @@ impl Compiler<'_> {
                 return None;
             }
         };
+        let limits: Vec<LimitPlan> = route.rate_limits.iter().filter_map(|name| self.limit(name)).collect();
         Some(Arc::new(RoutePlan {
             name: route.name.as_str().into(),
             metrics: self.telemetry.route_metrics(&route.name),
             action,
             timeouts: timeouts(&route.timeouts),
             retry: retry(&route.retry),
-            limits: route.rate_limits.iter().filter_map(|name| self.limit(name)).collect(),
+            limits_policy: headers::limits_policy(&limits),
+            limits,
             body_max: route.body_max,
             request_edits,
             response,
@@ -183,6 +205,7 @@ impl Compiler<'_> {
     fn limit(&self, name: &str) -> Option<LimitPlan> {
         let limit = self.settings.rate_limits.iter().find(|limit| limit.name == name)?;
         (limit.mode == wanted::Mode::Enforce).then(|| LimitPlan {
+            label: headers::quoted(name),
             name: name.into(),
             params: bucket::params(limit.rate, limit.burst),
             state: self.states.limit(&format!("{name} client_ip")),
@@ -207,7 +230,7 @@ impl Compiler<'_> {
             }
         };
         Some(ListenerPlan {
-            slot: self.states.listener_slot(&listener.address.to_string()),
+            slot: self.states.listener_slot(&listener_identity(listener)),
             name: listener.name.as_str().into(),
             address: listener.address.clone(),
             tls: listener.tls.as_ref().map(tls),
@@ -254,6 +277,14 @@ impl Compiler<'_> {
             self.problem(format!("{at}.upstream"), format!("no upstream is named {name}"));
         }
         found
+    }
+}
+
+/// An address, of which there is one; but the system picks another port for each listener on port 0.
+fn listener_identity(listener: &wanted::Listener) -> String {
+    match &listener.address {
+        Address::Tcp { port: 0, .. } => format!("{} {}", listener.address, listener.name),
+        Address::Tcp { .. } | Address::Unix(_) => listener.address.to_string(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
 
-use super::{HeaderEdit, ResponseHeaders};
+use super::{HeaderEdit, LimitPlan, ResponseHeaders};
 use crate::config::settings::{HeaderEdits, Preset, SecurityHeaders};
 
 /// HSTS starts with five minutes, so that a mistake is over in five minutes.
@@ -102,4 +102,32 @@ fn name(text: &str) -> Result<HeaderName, NotAHeader> {
 
 fn value(text: &str) -> Result<HeaderValue, NotAHeader> {
     HeaderValue::from_str(text).map_err(|_| NotAHeader("a header value with control characters".to_owned()))
+}
+
+/// `name` as a Structured Fields string (RFC 9651 §3.3.3); what it cannot hold becomes `?`.
+pub fn quoted(name: &str) -> String {
+    let mut text = String::with_capacity(name.len() + 2);
+    text.push('"');
+    for character in name.chars() {
+        match character {
+            '"' | '\\' => text.extend(['\\', character]),
+            ' '..='~' => text.push(character),
+            _ => text.push('?'),
+        }
+    }
+    text.push('"');
+    text
+}
+
+/// Every limit's quota and window for `RateLimit-Policy`: the burst, and how long it takes to come back whole.
+pub fn limits_policy(limits: &[LimitPlan]) -> Option<HeaderValue> {
+    let items: Vec<String> = limits
+        .iter()
+        .map(|limit| {
+            let whole = limit.params.emission.saturating_mul(u32::try_from(limit.params.burst).unwrap_or(u32::MAX));
+            let window = whole.as_secs() + u64::from(whole.subsec_nanos() > 0);
+            format!("{};q={};w={window}", limit.label, limit.params.burst)
+        })
+        .collect();
+    if items.is_empty() { None } else { HeaderValue::try_from(items.join(", ")).ok() }
 }

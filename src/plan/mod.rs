@@ -16,7 +16,7 @@ use ipnet::IpNet;
 
 use crate::core::route::Router;
 use crate::core::units::Address;
-use crate::core::{backoff, breaker, bucket, health};
+use crate::core::{backoff, balance, breaker, bucket, eject, health};
 use crate::state::endpoint::{EndpointState, UpstreamState};
 use crate::state::limit::LimitState;
 use crate::telemetry::{RouteMetrics, UpstreamMetrics};
@@ -134,6 +134,8 @@ pub struct RoutePlan {
     pub timeouts: Timeouts,
     pub retry: Retry,
     pub limits: Vec<LimitPlan>,
+    /// The `RateLimit-Policy` of this route, when it has limits.
+    pub limits_policy: Option<HeaderValue>,
     pub body_max: Option<u64>,
     pub request_edits: Vec<HeaderEdit>,
     pub response: ResponseHeaders,
@@ -176,6 +178,8 @@ pub struct Retry {
 }
 
 pub struct LimitPlan {
+    /// As a Structured Fields string (RFC 9651 §3.3.3), quotes included.
+    pub label: String,
     pub name: Arc<str>,
     pub params: bucket::Params,
     pub state: Arc<LimitState>,
@@ -206,9 +210,18 @@ pub struct UpstreamPlan {
     pub metrics: Arc<UpstreamMetrics>,
     pub state: Arc<UpstreamState>,
     pub endpoints: Vec<EndpointPlan>,
+    pub balance: Balance,
     pub breaker: Option<breaker::Params>,
     pub concurrency_max: usize,
     pub health_check: Option<HealthCheck>,
+}
+
+/// How the endpoints are chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct Balance {
+    pub policy: balance::Policy,
+    pub load: balance::Params,
+    pub eject: eject::Params,
 }
 
 pub struct EndpointPlan {
@@ -223,9 +236,18 @@ pub struct EndpointPlan {
 
 #[derive(Clone, Debug)]
 pub struct HealthCheck {
-    /// `None` checks that a TCP connection can be made.
-    pub path: Option<String>,
+    pub kind: CheckKind,
     pub interval: Duration,
     pub timeout: Duration,
     pub params: health::Params,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    /// A GET of this path is answered 2xx.
+    Http(String),
+    /// A connection can be made.
+    Tcp,
+    /// `grpc.health.v1` says SERVING for this service; an empty name is the server.
+    Grpc(String),
 }

@@ -1,6 +1,5 @@
 //! What must be so before the app hears of a request: a route, a body that may come, a limit not reached, a place.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,11 +9,9 @@ use http::{Request, Uri};
 use super::exchange::Exchange;
 use super::refusal::Refusal;
 use super::upload::ClientBody;
-use crate::core::bucket::Decision;
 use crate::core::deadline;
 use crate::core::route::{Found, Params};
 use crate::plan::{ListenerPlan, RoutePlan, Timeouts, UpstreamPlan};
-use crate::state::clock;
 
 /// A route and the values of its path's parameters.
 pub struct Chosen<'p> {
@@ -61,39 +58,19 @@ pub fn body_length(route: &RoutePlan, headers: &HeaderMap) -> Result<(), Refusal
     if announced.is_some_and(|length| length > max) { Err(Refusal::BodyTooLarge) } else { Ok(()) }
 }
 
-/// Every limit of the route, by the client's address.
-pub fn rate_limits(exchange: &Exchange, route: &RoutePlan) -> Result<(), Refusal> {
-    if route.limits.is_empty() {
-        return Ok(());
-    }
-    let key = client_key(exchange.client);
-    let now = clock::nanos(exchange.started);
-    for limit in &route.limits {
-        match limit.state.check(key, &limit.params, now) {
-            Decision::Allow { .. } => {}
-            Decision::Refuse { retry_after } => return Err(Refusal::RateLimited { retry_after }),
-        }
-    }
-    Ok(())
-}
-
-/// An IPv6 client owns its /64: whoever has one address of it has them all.
-fn client_key(address: IpAddr) -> u64 {
-    match address.to_canonical() {
-        IpAddr::V4(address) => clock::hash(&address.octets()),
-        IpAddr::V6(address) => clock::hash(&address.octets()[..8]),
-    }
-}
-
-/// Takes one of the upstream's places; the exchange gives it back when it settles.
+/// Takes one of the upstream's places; the exchange gives it back when it settles. A request whose body is still
+/// coming may take only one of the share that such requests have.
 pub fn place(exchange: &mut Exchange, upstream: &Arc<UpstreamPlan>) -> Result<(), Refusal> {
     exchange.upstream = Some(upstream.clone());
-    if upstream.state.enter(upstream.concurrency_max) {
-        exchange.holds_place = true;
-        Ok(())
+    let max = upstream.concurrency_max;
+    let uploading = exchange.upload.as_ref().is_some_and(|upload| upload.ended().is_none());
+    let (place, refusal) = if uploading {
+        (upstream.state.enter_upload(max, max.div_ceil(2)), Refusal::UploadLimit)
     } else {
-        Err(Refusal::ConcurrencyLimit)
-    }
+        (upstream.state.enter(max), Refusal::ConcurrencyLimit)
+    };
+    exchange.place = Some(place.ok_or(refusal)?);
+    Ok(())
 }
 
 /// The path and query of a request, for a redirect.
@@ -111,14 +88,5 @@ mod tests {
         assert_eq!(host_only("a.example"), "a.example");
         assert_eq!(host_only("[::1]:80"), "[::1]");
         assert_eq!(host_only("[::1]"), "[::1]");
-    }
-
-    #[test]
-    fn an_ipv6_client_is_its_network() {
-        let key = |text: &str| client_key(text.parse().unwrap());
-        assert_eq!(key("2001:db8::1"), key("2001:db8::ffff"));
-        assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
-        assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
-        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
 
+use super::choose::{self, Turn};
 use super::exchange::Exchange;
 use super::identify::write_trace;
 use super::refusal::Refusal;
@@ -108,6 +109,7 @@ impl Run<'_> {
     ) -> Result<(Tried, bool), Refusal> {
         let began = permit.taken;
         exchange.forwarded.get_or_insert(began);
+        exchange.turn = Turn::begin(&self.upstream, endpoint);
         let span = clock::random().max(1);
         // The last attempt takes the head, the others a copy.
         let taken = if number >= self.attempts_max { std::mem::take(head) } else { head.clone() };
@@ -118,7 +120,8 @@ impl Run<'_> {
             connect_timeout: self.route.timeouts.connect.min(exchange.deadline.saturating_duration_since(began)),
             want_http2: exchange.is_grpc(),
             fresh: false,
-            replayable: self.may_replay,
+            // What nothing comes after is as careful as what may not be sent twice.
+            replayable: self.may_replay && number < self.attempts_max,
         };
         let pool = exchange.proxy.pool(endpoint);
         let sent = self.wait(exchange, began, pool.send(request, how)).await;
@@ -136,6 +139,8 @@ impl Run<'_> {
             Tried::Answer(response) => (response.status().as_u16(), response.body().reused()),
             Tried::Failed(_) => (0, false),
         };
+        let took = ended.saturating_duration_since(began);
+        choose::learn(&self.upstream, endpoint, exchange, verdict.breaker, status, (took, ended));
         exchange.attempts.push(AttemptRecord {
             endpoint: endpoint.name.clone(),
             started_after: began.saturating_duration_since(exchange.started),
@@ -148,22 +153,17 @@ impl Run<'_> {
         Ok((tried, verdict.retryable))
     }
 
-    /// The endpoint whose turn it is, past those that are known to be unhealthy and those whose breaker is open.
-    /// With no healthy endpoint at all, all are tried: a wrong health path must not take a working app away.
+    /// The best endpoint whose breaker lets the request through ([`choose::next`] says which are better).
     fn choose(&self, exchange: &Exchange, now: Instant) -> Result<(&EndpointPlan, Permit), Refusal> {
-        let endpoints = &self.upstream.endpoints;
-        let turn = self.upstream.state.turn();
-        let any_healthy = endpoints.iter().any(|endpoint| endpoint.state.healthy() != Some(false));
+        let mut tried: Vec<usize> = Vec::new();
         let mut retry_after: Option<Duration> = None;
-        for step in 0..endpoints.len() {
-            let endpoint = &endpoints[(turn + step) % endpoints.len()];
-            if any_healthy && endpoint.state.healthy() == Some(false) {
-                continue;
-            }
+        while let Some(index) = choose::next(&self.upstream, exchange, &tried, now) {
+            let endpoint = &self.upstream.endpoints[index];
             match Permit::take(endpoint, self.upstream.breaker.as_ref(), exchange, now) {
                 Ok(permit) => return Ok((endpoint, permit)),
                 Err(wait) => retry_after = Some(retry_after.map_or(wait, |sooner| sooner.min(wait))),
             }
+            tried.push(index);
         }
         Err(Refusal::BreakerOpen { retry_after: retry_after.unwrap_or(super::RETRY_AFTER_DEFAULT) })
     }

@@ -10,13 +10,16 @@ use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use hyper::upgrade::OnUpgrade;
 
+use super::choose::Turn;
 use super::phase::Phase;
+use super::rates::Standing;
 use super::upgrade::Tunnel;
 use super::upload::Upload;
 use super::{ClientBody, Peer, Proxy};
 use crate::core::trace;
 use crate::plan::{ListenerPlan, Plan, RoutePlan, UpstreamPlan};
 use crate::state::clock;
+use crate::state::endpoint::Place;
 use crate::state::lifecycle::Stage;
 use crate::telemetry::{AttemptRecord, Fate, RequestRecord};
 
@@ -56,6 +59,8 @@ pub struct Exchange {
     pub deadline: Instant,
     pub upload: Option<Upload>,
     pub attempts: Vec<AttemptRecord>,
+    /// The endpoint whose answer is awaited or passed on.
+    pub turn: Option<Turn>,
     /// When the first attempt began.
     pub forwarded: Option<Instant>,
     /// When the app's head arrived.
@@ -65,7 +70,9 @@ pub struct Exchange {
     fate: Fate,
     reason: &'static str,
     /// A place among the upstream's requests in flight.
-    pub holds_place: bool,
+    pub place: Option<Place>,
+    /// What the nearest of the route's limits says of itself.
+    pub rate: Option<Standing>,
     /// The client's side of an upgrade, should the app agree to it.
     pub client_upgrade: Option<OnUpgrade>,
     pub upgraded: bool,
@@ -103,6 +110,7 @@ impl Exchange {
             deadline: started + Duration::from_secs(30),
             upload: None,
             attempts: Vec::new(),
+            turn: None,
             forwarded: None,
             first_byte: None,
             status: 0,
@@ -110,7 +118,8 @@ impl Exchange {
             // Until something better is known, a request that goes away has been left by its client.
             fate: Fate::ClientGone,
             reason: "",
-            holds_place: false,
+            place: None,
+            rate: None,
             client_upgrade: None,
             upgraded: false,
             tunnel: None,
@@ -168,13 +177,10 @@ impl Exchange {
             return;
         }
         self.settled = true;
+        self.turn = None;
         let shared = self.proxy.shared().clone();
         let lifecycle = &shared.states.lifecycle;
-        if self.holds_place
-            && let Some(upstream) = &self.upstream
-        {
-            upstream.state.leave();
-        }
+        self.place = None;
         if self.upgraded {
             lifecycle.upgrade_ended();
         }

@@ -8,9 +8,13 @@ use super::body::{self, Body};
 use super::exchange::Exchange;
 use super::refusal::Refusal;
 use super::upload::ClientBody;
-use super::{Peer, Proxy, admit, attempt, identify, readiness, redirect, respond};
-use crate::core::{framing, path};
+use super::{Peer, Proxy, admit, arrive, attempt, identify, rates, readiness, redirect, respond};
+use crate::core::path::{self, PathProblem};
+use crate::core::{forwarded, framing};
 use crate::plan::Action;
+
+/// How often a request may pass proxies of our name: sidecars stand in chains, but not in such long ones.
+const PASSES_MAX: usize = 10;
 
 impl Proxy {
     /// One request to its answer. It never fails: what goes wrong is an answer too.
@@ -36,12 +40,18 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
     // identify: even a refused request has an id and a trace
     identify::identify(exchange, req.headers());
     judged.map_err(Refusal::Ambiguous)?;
+    if forwarded::has_via_loop(req.headers(), PASSES_MAX) {
+        return Err(Refusal::LoopDetected);
+    }
     let listener = exchange.listener.clone().ok_or(Refusal::ListenerGone)?;
 
     // route
-    let normalised = path::normalise(req.uri().path())
-        .map_err(|_| Refusal::Ambiguous(framing::Ambiguity::PathInvalid))?
-        .into_owned();
+    let normalised = match path::normalise(req.uri().path()) {
+        Ok(normalised) => normalised.into_owned(),
+        // Every path takes the same route, so nobody can be fooled: the app decides what it means.
+        Err(PathProblem::Ambiguous) if listener.router.is_blind_to_paths() => req.uri().path().to_owned(),
+        Err(_) => return Err(Refusal::Ambiguous(framing::Ambiguity::PathInvalid)),
+    };
     if exchange.plan.health_on_listener
         && let Some(answer) = readiness::answer(exchange, req.method(), &normalised)
     {
@@ -65,9 +75,10 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
         Action::Forward { upstream, rewrite } => (upstream, rewrite),
     };
 
-    // validate and admit: limits before a byte of the body is asked for
+    // validate and admit: limits before a byte of the body is asked for, a place only when a small body is here
     admit::body_length(&route, req.headers())?;
-    admit::rate_limits(exchange, &route)?;
+    rates::check(exchange, &route)?;
+    arrive::body(exchange, &route, &mut req).await?;
     admit::place(exchange, upstream)?;
 
     // attempt, then respond

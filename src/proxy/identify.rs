@@ -37,10 +37,13 @@ pub fn identify(exchange: &mut Exchange, headers: &HeaderMap) {
 }
 
 fn identify_trace(exchange: &mut Exchange, headers: &HeaderMap) {
-    let given = match headers.get(TRACEPARENT) {
-        Some(value) => trace::parse_traceparent(value.as_bytes()),
-        None if exchange.plan.traces.b3 => trace::parse_b3(headers),
-        None => None,
+    let mut parents = headers.get_all(TRACEPARENT).iter();
+    let given = match (parents.next(), parents.next()) {
+        (Some(value), None) => trace::parse_traceparent(value.as_bytes()),
+        // Two readers would choose differently, so that nobody's is taken (Trace Context §3.2.1).
+        (Some(_), Some(_)) => None,
+        (None, _) if exchange.plan.traces.b3 => trace::parse_b3(headers),
+        (None, _) => None,
     };
     exchange.span = clock::random().max(1);
     exchange.parent_span = given.map_or(0, |context| context.parent_id);
@@ -117,11 +120,12 @@ fn set_host(exchange: &Exchange, fields: &mut HeaderMap) {
 
 /// Trace fields beyond their limits are not passed on (W3C Trace Context §3.3, Baggage §3.3.2).
 fn clean_trace(exchange: &Exchange, fields: &mut HeaderMap) {
-    let keeps = fields.get(TRACESTATE).is_some_and(|value| !trace::tracestate_ok(value.as_bytes()));
-    if keeps || exchange.parent_span == 0 {
+    let lines = |name: &HeaderName| fields.get_all(name).iter().map(HeaderValue::as_bytes);
+    let (state_ok, baggage_ok) = (trace::tracestate_ok(lines(&TRACESTATE)), trace::baggage_ok(lines(&BAGGAGE)));
+    if !state_ok || exchange.parent_span == 0 {
         fields.remove(TRACESTATE);
     }
-    if fields.get(BAGGAGE).is_some_and(|value| !trace::baggage_ok(value.as_bytes())) {
+    if !baggage_ok {
         fields.remove(BAGGAGE);
     }
 }

@@ -2,12 +2,15 @@
 //! The other files are the phases and their leaves; policies decide in `core`, and live in `state`.
 
 pub mod admit;
+pub mod arrive;
 pub mod attempt;
 pub mod body;
+pub mod choose;
 pub mod exchange;
 pub mod handle;
 pub mod identify;
 pub mod phase;
+pub mod rates;
 pub mod readiness;
 pub mod redirect;
 pub mod refusal;

@@ -36,6 +36,8 @@ pub enum Refusal {
         retry_after: Duration,
     },
     ConcurrencyLimit,
+    /// The places for uploads that are still coming are all taken.
+    UploadLimit,
     BreakerOpen {
         retry_after: Duration,
     },
@@ -102,6 +104,7 @@ impl Refusal {
             Refusal::LoopDetected => LOOP_DETECTED,
             Refusal::RateLimited { .. } => RATE_LIMITED,
             Refusal::ConcurrencyLimit => CONCURRENCY_LIMIT,
+            Refusal::UploadLimit => UPLOAD_LIMIT,
             Refusal::BreakerOpen { .. } => BREAKER_OPEN,
             Refusal::ConnectRefused => CONNECT_REFUSED,
             Refusal::ConnectTimeout => CONNECT_TIMEOUT,
@@ -120,9 +123,11 @@ impl Refusal {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Refusal::RateLimited { retry_after } | Refusal::BreakerOpen { retry_after } => Some(*retry_after),
-            Refusal::ConcurrencyLimit | Refusal::ConnectRefused | Refusal::ConnectFailed | Refusal::ConnectTimeout => {
-                Some(super::RETRY_AFTER_DEFAULT)
-            }
+            Refusal::ConcurrencyLimit
+            | Refusal::UploadLimit
+            | Refusal::ConnectRefused
+            | Refusal::ConnectFailed
+            | Refusal::ConnectTimeout => Some(super::RETRY_AFTER_DEFAULT),
             Refusal::Ambiguous(_)
             | Refusal::RequestBroken
             | Refusal::RequestBodyTimeout
@@ -183,7 +188,7 @@ const fn timeout(label: &'static str, title: &'static str) -> Entry {
 }
 
 /// Rounded up: a client that waits this long is not early.
-fn whole_seconds(wait: Duration) -> u64 {
+pub fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
@@ -292,6 +297,14 @@ const CONCURRENCY_LIMIT: Entry = entry(
     "concurrency_limit",
     StatusCode::SERVICE_UNAVAILABLE,
     "Too many requests are in progress.",
+    "connection_limit_reached",
+    Fate::Refused,
+    8,
+);
+const UPLOAD_LIMIT: Entry = entry(
+    "upload_limit",
+    StatusCode::SERVICE_UNAVAILABLE,
+    "Too many uploads are in progress.",
     "connection_limit_reached",
     Fate::Refused,
     8,

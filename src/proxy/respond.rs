@@ -7,7 +7,7 @@ use super::body::Body;
 use super::exchange::Exchange;
 use super::identify::{X_REQUEST_ID, edit};
 use super::refusal::Refusal;
-use super::upgrade;
+use super::{rates, upgrade};
 use crate::core::{forwarded, headers};
 use crate::state::lifecycle::Stage;
 use crate::upstream::UpstreamBody;
@@ -60,6 +60,9 @@ pub fn dress(exchange: &Exchange, mut response: Response<Body>) -> Response<Body
             fields.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
         edit(fields, &route.response.edits);
+        if let Some(standing) = &exchange.rate {
+            rates::tell(standing, route, fields);
+        }
     }
     let closing = exchange.proxy.shared().states.lifecycle.stage() >= Stage::Closing;
     if closing && exchange.is_http1() && response.status() != StatusCode::SWITCHING_PROTOCOLS {

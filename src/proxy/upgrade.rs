@@ -120,6 +120,7 @@ async fn guard(exchange: &Exchange, line: &Line, idle: Duration) {
     }
     tokio::time::sleep(FAREWELL_SPREAD.mul_f64(clock::unit())).await;
     line.leaving.set(true);
+    exchange.proxy.shared().states.lifecycle.farewell_said();
     line.wake.notify_waiters();
     tokio::time::sleep(FAREWELL_WAIT).await;
 }

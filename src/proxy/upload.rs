@@ -2,10 +2,13 @@
 //! small enough to be sent again.
 //!
 //! All attempts of a request look at one [`Upload`] through a [`View`] each. What one attempt has read is recorded up
-//! to the route's cap; a later attempt replays the record and goes on reading where the first one stopped. Nothing is
-//! collected before it is sent: the first attempt streams, with the app's back-pressure reaching the client.
+//! to the route's cap; a later attempt replays the record and goes on reading where the first one stopped. Before a
+//! place is taken only a bounded prefix is collected ([`Upload::gather`]); past it the first attempt streams, with the
+//! app's back-pressure reaching the client.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -85,10 +88,13 @@ pub struct Upload(Rc<RefCell<State>>);
 struct State {
     body: ClientBody,
     length: Option<u64>,
-    /// What has been read, while it fits `record_max`.
-    record: Vec<Bytes>,
-    recorded: u64,
-    record_max: u64,
+    /// What has been read and is still needed: by the first attempt, which has not sent it yet, or by a later one.
+    record: VecDeque<Bytes>,
+    /// The number of the record's first frame.
+    first: usize,
+    /// The most that is kept to be sent again.
+    replay_max: u64,
+    /// Nothing that was sent has been forgotten.
     replayable: bool,
     trailers: Option<HeaderMap>,
     ended: Option<Instant>,
@@ -101,15 +107,15 @@ struct State {
 }
 
 impl Upload {
-    /// `record_max` is 0 for requests that may not be sent twice.
-    pub fn new(body: ClientBody, record_max: u64, bytes_max: Option<u64>) -> Upload {
+    /// `replay_max` is 0 for requests that may not be sent twice.
+    pub fn new(body: ClientBody, replay_max: u64, bytes_max: Option<u64>) -> Upload {
         Upload(Rc::new(RefCell::new(State {
             length: body.length(),
             body,
-            record: Vec::new(),
-            recorded: 0,
-            record_max,
-            replayable: record_max > 0,
+            record: VecDeque::new(),
+            first: 0,
+            replay_max,
+            replayable: replay_max > 0,
             trailers: None,
             ended: None,
             bytes: 0,
@@ -118,6 +124,20 @@ impl Upload {
             waiting_since: None,
             failure: None,
         })))
+    }
+
+    /// Reads ahead until the body has ended or `max` bytes are here.
+    pub async fn gather(&self, max: u64) -> Result<(), UploadFailure> {
+        poll_fn(|context| {
+            let mut state = self.0.borrow_mut();
+            while state.ended.is_none() && state.bytes < max {
+                if let Some(Err(failure)) = std::task::ready!(state.read(context)) {
+                    return Poll::Ready(Err(failure));
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
     }
 
     /// A fresh look at the body from its first byte; only while [`Upload::replayable`], or for the first attempt.
@@ -155,7 +175,8 @@ impl Upload {
 }
 
 impl State {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFailure>>> {
+    /// Reads one frame into the record; `None` at the end.
+    fn read(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<(), UploadFailure>>> {
         if let Some(failure) = self.failure {
             return Poll::Ready(Some(Err(failure)));
         }
@@ -176,38 +197,38 @@ impl State {
             Some(Err(_)) => return Poll::Ready(Some(Err(self.fail(UploadFailure::Client)))),
             Some(Ok(frame)) => frame,
         };
-        match frame.into_data() {
-            Ok(data) => match self.take(&data) {
-                Ok(()) => Poll::Ready(Some(Ok(Frame::data(data)))),
-                Err(failure) => Poll::Ready(Some(Err(failure))),
-            },
+        Poll::Ready(match frame.into_data() {
+            Ok(data) => Some(self.take(data)),
             Err(frame) => {
-                let Ok(trailers) = frame.into_trailers() else { return Poll::Ready(None) };
-                self.trailers = Some(trailers.clone());
+                self.trailers = frame.into_trailers().ok();
                 self.end();
-                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+                None
             }
-        }
+        })
     }
 
-    fn take(&mut self, data: &Bytes) -> Result<(), UploadFailure> {
+    fn take(&mut self, data: Bytes) -> Result<(), UploadFailure> {
         self.bytes += data.len() as u64;
         if self.bytes > self.bytes_max {
             return Err(self.fail(UploadFailure::TooLarge));
         }
-        if self.replayable {
-            self.recorded += data.len() as u64;
-            if self.recorded <= self.record_max {
-                self.record.push(data.clone());
-            } else {
-                self.replayable = false;
-                self.record = Vec::new();
-            }
-        }
+        self.replayable = self.replayable && self.bytes <= self.replay_max;
+        self.record.push_back(data);
         if self.body.is_empty() {
             self.end();
         }
         Ok(())
+    }
+
+    /// The frame with this number, if it has been read.
+    fn frame(&mut self, number: usize) -> Option<Bytes> {
+        if !self.replayable {
+            while self.first < number && self.record.pop_front().is_some() {
+                self.first += 1;
+            }
+            self.first = self.first.max(number);
+        }
+        self.record.get(number.checked_sub(self.first)?).cloned()
     }
 
     fn end(&mut self) {
@@ -249,27 +270,21 @@ impl http_body::Body for View {
         let view = &mut *self;
         let Some(source) = &view.source else { return Poll::Ready(None) };
         let mut state = source.borrow_mut();
-        if let Some(data) = state.record.get(view.next).cloned() {
-            view.next += 1;
-            view.left = view.left.map(|left| left.saturating_sub(data.len() as u64));
-            return Poll::Ready(Some(Ok(Frame::data(data))));
-        }
-        if state.ended.is_some() {
-            let trailers = if view.trailers_sent { None } else { state.trailers.clone() };
-            view.trailers_sent = true;
-            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
-        }
-        let polled = std::task::ready!(state.poll(context));
-        if let Some(Ok(frame)) = &polled {
-            match frame.data_ref() {
-                Some(data) => {
-                    view.left = view.left.map(|left| left.saturating_sub(data.len() as u64));
-                    view.next = state.record.len();
-                }
-                None => view.trailers_sent = true,
+        loop {
+            if let Some(data) = state.frame(view.next) {
+                view.next += 1;
+                view.left = view.left.map(|left| left.saturating_sub(data.len() as u64));
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            if state.ended.is_some() {
+                let trailers = if view.trailers_sent { None } else { state.trailers.clone() };
+                view.trailers_sent = true;
+                return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+            }
+            if let Some(Err(failure)) = std::task::ready!(state.read(context)) {
+                return Poll::Ready(Some(Err(failure)));
             }
         }
-        Poll::Ready(polled)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -329,6 +344,20 @@ mod tests {
         assert!(first.frame().await.is_some());
         assert!(first.is_end_stream());
         assert_eq!(upload.view().size_hint().exact(), Some(5));
+    }
+
+    #[tokio::test]
+    async fn what_was_gathered_is_sent_whether_or_not_it_may_be_sent_again() {
+        for (replay_max, again) in [(5, true), (4, false), (0, false)] {
+            let upload = Upload::new(body("hello"), replay_max, None);
+            assert_eq!(upload.gather(3).await, Ok(()));
+            assert_eq!((upload.bytes(), upload.ended().is_some()), (5, true));
+            assert_eq!(upload.replayable(), again);
+            assert_eq!(read(upload.view()).await, Ok(Bytes::from_static(b"hello")));
+        }
+        let upload = Upload::new(body("hello"), 10, Some(4));
+        assert_eq!(upload.gather(100).await, Err(UploadFailure::TooLarge));
+        assert_eq!(read(upload.view()).await, Err(UploadFailure::TooLarge));
     }
 
     #[test]

@@ -84,6 +84,7 @@ const TRUNCATED: u8 = 1;
 const UPGRADED: u8 = 2;
 const HAD_BODY: u8 = 4;
 const HTTP_10: u8 = 8;
+const IN_HEAD: u8 = 16;
 
 /// What a connection waits for when its deadline passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +131,13 @@ impl Activity {
             self.reading.store(true, Relaxed);
             self.since.store(self.ticks.read(), Relaxed);
         }
+    }
+
+    /// Whether the bytes read so far end inside a request head: a pipelined one's time begins when the answers before
+    /// it are out.
+    #[inline]
+    pub fn in_head(&self, yes: bool) {
+        self.set(IN_HEAD, yes);
     }
 
     #[inline]
@@ -277,7 +285,9 @@ impl Drop for Open {
             activity.cancelled.fetch_add(1, Relaxed);
         }
         activity.since.store(now, Relaxed);
-        activity.open.fetch_sub(1, Relaxed);
+        if activity.open.fetch_sub(1, Relaxed) == 1 && activity.flags.load(Relaxed) & IN_HEAD != 0 {
+            activity.reading.store(true, Relaxed);
+        }
         if activity.waits.load(Relaxed)
             && let Some(waker) = lock(&activity.waiter).take()
         {
@@ -316,6 +326,16 @@ mod tests {
         activity.ticks.0.store(9000, Relaxed);
         activity.read_some();
         assert_eq!(activity.due(&LIMITS, Some(6000)), Some((17_100, Due::Head)), "later bytes do not extend a head");
+    }
+
+    #[test]
+    fn a_head_that_began_behind_another_request_has_its_time_from_the_answer_on() {
+        let activity = activity(1000);
+        let open = activity.request(http::Version::HTTP_11, false);
+        activity.in_head(true);
+        activity.ticks.0.store(5000, Relaxed);
+        drop(open);
+        assert_eq!(activity.due(&LIMITS, None), Some((15_100, Due::Head)));
     }
 
     #[test]

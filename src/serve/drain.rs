@@ -31,7 +31,7 @@ pub struct DrainReport {
     pub cut: u64,
     /// A second signal ended it.
     pub forced: bool,
-    /// Upgraded connections that were open when the drain began.
+    /// Upgraded connections that were told goodbye, which does not include those that ended by themselves.
     pub websockets_closed: u64,
     #[serde(skip)]
     pub duration: Duration,
@@ -41,7 +41,6 @@ pub struct DrainReport {
 pub async fn drain(server: &Server, shared: &Shared, params: Params, abort: impl Future) -> DrainReport {
     let lifecycle = &shared.states.lifecycle;
     let began = clock::now();
-    let websockets_closed = u64::try_from(lifecycle.upgraded()).unwrap_or(u64::MAX);
     let mut decision = Drain::new();
     decision.start(params, began);
     lifecycle.advance(Stage::Delaying);
@@ -71,7 +70,7 @@ pub async fn drain(server: &Server, shared: &Shared, params: Params, abort: impl
     }
     cut(server, shared).await;
     let (finished, cut) = lifecycle.drained();
-    DrainReport { finished, cut, forced, websockets_closed, duration: clock::now() - began }
+    DrainReport { finished, cut, forced, websockets_closed: lifecycle.farewells(), duration: clock::now() - began }
 }
 
 /// A connection counts like a request: the last bytes of an answer are on it. Before the ports are closed their

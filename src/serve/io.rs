@@ -41,7 +41,9 @@ impl ConnectionIo {
             self.strict = None;
             return Poll::Ready(Ok(()));
         }
-        let Err(violation) = strict.read(&buffer.filled()[before..]) else { return Poll::Ready(Ok(())) };
+        let judged = strict.read(&buffer.filled()[before..]);
+        self.activity.in_head(strict.in_head());
+        let Err(violation) = judged else { return Poll::Ready(Ok(())) };
         buffer.set_filled(before + violation.good);
         self.violation = Some(violation);
         if violation.good > 0 { Poll::Ready(Ok(())) } else { self.refuse(cx, violation) }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ServerConfig;
-use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::oneshot;
 
@@ -36,7 +36,7 @@ const KEEPALIVE_RETRIES: u32 = 4;
 const BACK_OFF_MIN: Duration = Duration::from_millis(10);
 const BACK_OFF_MAX: Duration = Duration::from_millis(100);
 /// While a listener stops, connections whose handshake is under way are given this long to arrive.
-const STOP_LINGER: Duration = Duration::from_millis(10);
+const STOP_LINGER: Duration = Duration::from_millis(50);
 
 /// One listener, shared by all workers.
 pub struct ListenerShared {
@@ -105,12 +105,15 @@ impl Bound {
 /// A bound socket on its way to a worker.
 pub enum Socket {
     Tcp(std::net::TcpListener),
+    /// Somebody else holds it too and goes on when we stop, so that its options are not ours to change.
+    Lent(std::net::TcpListener),
     Unix(std::os::unix::net::UnixListener),
 }
 
 /// A listening socket in a worker's runtime.
 pub enum Acceptor {
     Tcp(TcpListener),
+    Lent(TcpListener),
     Unix(UnixListener),
 }
 
@@ -118,13 +121,15 @@ impl Socket {
     pub fn into_acceptor(self) -> io::Result<Acceptor> {
         Ok(match self {
             Socket::Tcp(socket) => Acceptor::Tcp(TcpListener::from_std(socket)?),
+            Socket::Lent(socket) => Acceptor::Lent(TcpListener::from_std(socket)?),
             Socket::Unix(socket) => Acceptor::Unix(UnixListener::from_std(socket)?),
         })
     }
 
-    fn try_clone(&self) -> io::Result<Socket> {
+    fn lend(&self) -> io::Result<Socket> {
         Ok(match self {
-            Socket::Tcp(socket) => Socket::Tcp(socket.try_clone()?),
+            // Whoever asks for copies was given the socket.
+            Socket::Tcp(socket) | Socket::Lent(socket) => Socket::Lent(socket.try_clone()?),
             Socket::Unix(socket) => Socket::Unix(socket.try_clone()?),
         })
     }
@@ -132,20 +137,22 @@ impl Socket {
     /// Whether this socket, given to us, listens where `address` says.
     pub fn is_at(&self, address: &Address) -> bool {
         match (self, address) {
-            (Socket::Tcp(socket), Address::Tcp { host, port }) => socket.local_addr().is_ok_and(|bound| {
-                let same = || host.parse().is_ok_and(|ip: std::net::IpAddr| ip == bound.ip());
-                bound.port() == *port && (bound.ip().is_unspecified() || same())
-            }),
+            (Socket::Tcp(socket) | Socket::Lent(socket), Address::Tcp { host, port }) => {
+                socket.local_addr().is_ok_and(|bound| {
+                    let same = || host.parse().is_ok_and(|ip: std::net::IpAddr| ip == bound.ip());
+                    bound.port() == *port && (bound.ip().is_unspecified() || same())
+                })
+            }
             (Socket::Unix(socket), Address::Unix(path)) => {
                 socket.local_addr().is_ok_and(|bound| bound.as_pathname() == Some(path))
             }
-            (Socket::Tcp(_), Address::Unix(_)) | (Socket::Unix(_), Address::Tcp { .. }) => false,
+            (Socket::Tcp(_) | Socket::Lent(_), Address::Unix(_)) | (Socket::Unix(_), Address::Tcp { .. }) => false,
         }
     }
 
     pub fn listen(&self) -> io::Result<()> {
         match self {
-            Socket::Tcp(socket) => rustix::net::listen(socket, BACKLOG)?,
+            Socket::Tcp(socket) | Socket::Lent(socket) => rustix::net::listen(socket, BACKLOG)?,
             Socket::Unix(socket) => rustix::net::listen(socket, BACKLOG)?,
         }
         Ok(())
@@ -164,7 +171,7 @@ pub fn bind(address: &Address, workers: usize, ours: impl Fn(u16) -> bool) -> Re
 /// Takes an inherited socket over for every worker. The file of a Unix socket stays its maker's.
 pub fn adopt(socket: &Socket, workers: usize) -> io::Result<(Bound, Vec<Socket>)> {
     let bound = match socket {
-        Socket::Tcp(socket) => {
+        Socket::Tcp(socket) | Socket::Lent(socket) => {
             prepare_tcp(&SockRef::from(socket))?;
             Bound::Tcp(socket.local_addr()?)
         }
@@ -174,7 +181,7 @@ pub fn adopt(socket: &Socket, workers: usize) -> io::Result<(Bound, Vec<Socket>)
             Bound::Unix { path, device: 0, inode: 0 }
         }
     };
-    let copies = (0..workers).map(|_| socket.try_clone()).collect::<io::Result<_>>()?;
+    let copies = (0..workers).map(|_| socket.lend()).collect::<io::Result<_>>()?;
     Ok((bound, copies))
 }
 
@@ -285,6 +292,7 @@ pub async fn accept(
             }
         }
     }
+    acceptor.turn_newcomers_away();
     acceptor.accept_waiting(|raw, peer| admit(&worker, &listener, raw, peer));
     tokio::time::sleep(STOP_LINGER).await;
     acceptor.accept_waiting(|raw, peer| admit(&worker, &listener, raw, peer));
@@ -322,8 +330,27 @@ fn is_the_connections_fault(problem: &io::Error) -> bool {
 impl Acceptor {
     async fn accept(&self) -> io::Result<(Raw, SocketAddr)> {
         match self {
-            Acceptor::Tcp(socket) => socket.accept().await.map(|(stream, peer)| (Raw::Tcp(stream), peer)),
+            Acceptor::Tcp(socket) | Acceptor::Lent(socket) => {
+                socket.accept().await.map(|(stream, peer)| (Raw::Tcp(stream), peer))
+            }
             Acceptor::Unix(socket) => socket.accept().await.map(|(stream, _)| (Raw::Unix(stream), nobody())),
+        }
+    }
+
+    /// Has the kernel drop the first packet of new connections, so that none is established between the last accept
+    /// and the close, which would reset it. A client whose packet is dropped sends it again a second later, and is
+    /// refused in words it understands: nobody listens. Without the right to do so, that gap stays.
+    fn turn_newcomers_away(&self) {
+        let Acceptor::Tcp(socket) = self else { return };
+        // Classic BPF over the TCP header: byte 13 holds the flags, 2 is SYN; 0 drops, all ones keeps.
+        let filter = [
+            SockFilter::new(0x30, 0, 0, 13),
+            SockFilter::new(0x45, 0, 1, 2),
+            SockFilter::new(0x06, 0, 0, 0),
+            SockFilter::new(0x06, 0, 0, u32::MAX),
+        ];
+        if let Err(problem) = SockRef::from(socket).attach_filter(&filter) {
+            tracing::debug!(%problem, "new connections cannot be held off while the port closes");
         }
     }
 
@@ -333,11 +360,13 @@ impl Acceptor {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         loop {
             let accepted = match self {
-                Acceptor::Tcp(socket) => accept_with(socket, flags).map_err(io::Error::from).and_then(|taken| {
-                    let stream = TcpStream::from_std(taken.into())?;
-                    let peer = stream.peer_addr()?;
-                    Ok((Raw::Tcp(stream), peer))
-                }),
+                Acceptor::Tcp(socket) | Acceptor::Lent(socket) => {
+                    accept_with(socket, flags).map_err(io::Error::from).and_then(|taken| {
+                        let stream = TcpStream::from_std(taken.into())?;
+                        let peer = stream.peer_addr()?;
+                        Ok((Raw::Tcp(stream), peer))
+                    })
+                }
                 Acceptor::Unix(socket) => accept_with(socket, flags)
                     .map_err(io::Error::from)
                     .and_then(|taken| Ok((Raw::Unix(UnixStream::from_std(taken.into())?), nobody()))),

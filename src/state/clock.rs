@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::OnceLock;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The monotonic time.
 pub fn now() -> Instant {
@@ -19,10 +19,15 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
+/// The same clock as systemd reads it: since the machine's start, without its sleep.
+pub fn monotonic() -> Duration {
+    Duration::try_from(rustix::time::clock_gettime(rustix::time::ClockId::Monotonic)).unwrap_or_default()
+}
+
 /// Nanoseconds from an origin fixed at first use; never 0, so that 0 can mean "never".
 pub fn nanos(now: Instant) -> u64 {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
-    let origin = *ORIGIN.get_or_init(|| now - std::time::Duration::from_secs(1));
+    let origin = *ORIGIN.get_or_init(|| now - Duration::from_secs(1));
     u64::try_from(now.saturating_duration_since(origin).as_nanos()).unwrap_or(u64::MAX).max(1)
 }
 

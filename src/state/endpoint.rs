@@ -1,12 +1,16 @@
 //! What is known of one endpoint and of one upstream, whatever plan is in force: breaker, health, requests in flight.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use super::clock;
 use super::journal::lock;
+use crate::core::balance::{self, Load, Seen};
 use crate::core::breaker::{Breaker, Forced, Outcome, Params, State, Ticket, Transition};
+use crate::core::eject::{self, Record, Tally};
 use crate::core::health::{self, Health};
+use crate::core::inflight;
 
 /// One address of an upstream.
 pub struct EndpointState {
@@ -18,6 +22,12 @@ pub struct EndpointState {
     /// 0 unknown, 1 healthy, 2 unhealthy: the health as the data plane reads it.
     verdict: AtomicU8,
     pub in_flight: AtomicU32,
+    /// What its answers say to the choice among endpoints, and of an ejection.
+    answers: Mutex<(Load, Record)>,
+    /// `clock::nanos` of the end of the ejection; 0 when it is not ejected.
+    out_until: AtomicU64,
+    /// Whether a plan has named it.
+    placed: AtomicBool,
 }
 
 /// The right to send one request, to be given back by [`EndpointState::record`].
@@ -36,6 +46,9 @@ impl EndpointState {
             health: Mutex::new((Health::new(), None)),
             verdict: AtomicU8::new(0),
             in_flight: AtomicU32::new(0),
+            answers: Mutex::default(),
+            out_until: AtomicU64::new(0),
+            placed: AtomicBool::new(false),
         }
     }
 
@@ -100,7 +113,10 @@ impl EndpointState {
             Some(false) => 2,
         };
         drop(guard);
-        self.verdict.store(verdict, Ordering::Release);
+        let before = self.verdict.swap(verdict, Ordering::AcqRel);
+        if (before, verdict) == (2, 1) {
+            lock(&self.answers).0.warm_up(now);
+        }
         let breaker = if well { lock(&self.breaker).healthy(now) } else { None };
         Changed { health: changed, breaker }
     }
@@ -119,6 +135,67 @@ impl EndpointState {
     }
 }
 
+/// The choice among endpoints.
+impl EndpointState {
+    /// A plan names it; a new one among others gets its share in steps.
+    pub fn place(&self, among_others: bool, now: Instant) {
+        if !self.placed.swap(true, Ordering::Relaxed) && among_others {
+            lock(&self.answers).0.warm_up(now);
+        }
+    }
+
+    pub fn seen(&self, params: &balance::Params, now: Instant) -> Seen {
+        lock(&self.answers).0.seen(self.in_flight.load(Ordering::Relaxed), params, now)
+    }
+
+    /// Counts an answer, or the lack of one. `refused` is what is no work done: every failure, and a 429.
+    pub fn learn(
+        &self,
+        failed: bool,
+        refused: bool,
+        took: Duration,
+        load: &balance::Params,
+        eject: &eject::Params,
+        now: Instant,
+    ) {
+        let mut answers = lock(&self.answers);
+        if refused {
+            answers.0.refused(took, load, now);
+        } else {
+            answers.0.answered(took, load, now);
+        }
+        answers.1.answered(failed, eject, now);
+    }
+
+    pub fn tally(&self, params: &eject::Params, now: Instant) -> Tally {
+        lock(&self.answers).1.tally(params, now)
+    }
+
+    /// Leaves it out; for how long.
+    pub fn eject(&self, params: &eject::Params, now: Instant) -> Duration {
+        let out = lock(&self.answers).1.eject(params, now);
+        self.out_until.store(clock::nanos(now + out), Ordering::Release);
+        out
+    }
+
+    pub fn is_ejected(&self) -> bool {
+        self.out_until.load(Ordering::Acquire) != 0
+    }
+
+    /// Ends an ejection whose time is over; true for the one who ended it.
+    pub fn came_back(&self, now: Instant) -> bool {
+        let until = self.out_until.load(Ordering::Acquire);
+        if until == 0 || clock::nanos(now) < until {
+            return false;
+        }
+        let ended = self.out_until.compare_exchange(until, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if ended {
+            lock(&self.answers).0.warm_up(now);
+        }
+        ended
+    }
+}
+
 /// What one active check changed.
 pub struct Changed {
     pub health: Option<bool>,
@@ -129,22 +206,44 @@ pub struct Changed {
 #[derive(Default)]
 pub struct UpstreamState {
     in_flight: AtomicUsize,
+    /// Those of them whose request body had not ended when they took their place.
+    uploads: AtomicUsize,
     turn: AtomicUsize,
+    planned: AtomicBool,
+    ejecting: Mutex<()>,
+}
+
+/// A place among an upstream's requests in flight, given back when it is dropped.
+pub struct Place {
+    upstream: Arc<UpstreamState>,
+    upload: bool,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.upload {
+            self.upstream.uploads.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.upstream.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl UpstreamState {
-    /// Takes a place among at most `max` requests, or says that there is none.
-    pub fn enter(&self, max: usize) -> bool {
-        let taken = self.in_flight.fetch_add(1, Ordering::AcqRel);
-        let admitted = crate::core::inflight::admit(taken, max);
-        if !admitted {
-            self.leave();
-        }
-        admitted
+    /// Takes a place among at most `max` requests; `None` when there is none.
+    pub fn enter(self: &Arc<Self>, max: usize) -> Option<Place> {
+        take(&self.in_flight, max).then(|| Place { upstream: self.clone(), upload: false })
     }
 
-    pub fn leave(&self) {
-        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+    /// The same for a request whose body is still coming: one of at most `uploads_max` among the `max`.
+    pub fn enter_upload(self: &Arc<Self>, max: usize, uploads_max: usize) -> Option<Place> {
+        if !take(&self.uploads, uploads_max) {
+            return None;
+        }
+        if !take(&self.in_flight, max) {
+            self.uploads.fetch_sub(1, Ordering::AcqRel);
+            return None;
+        }
+        Some(Place { upstream: self.clone(), upload: true })
     }
 
     pub fn in_flight(&self) -> usize {
@@ -155,4 +254,23 @@ impl UpstreamState {
     pub fn turn(&self) -> usize {
         self.turn.fetch_add(1, Ordering::Relaxed)
     }
+
+    /// A plan names it; whether an earlier one did.
+    pub fn was_planned(&self) -> bool {
+        self.planned.swap(true, Ordering::Relaxed)
+    }
+
+    /// Held while it is decided whether an endpoint is ejected.
+    pub fn ejecting(&self) -> MutexGuard<'_, ()> {
+        lock(&self.ejecting)
+    }
+}
+
+/// Counts one more, unless there are `max` already.
+fn take(count: &AtomicUsize, max: usize) -> bool {
+    let admitted = inflight::admit(count.fetch_add(1, Ordering::AcqRel), max);
+    if !admitted {
+        count.fetch_sub(1, Ordering::AcqRel);
+    }
+    admitted
 }

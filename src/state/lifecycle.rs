@@ -30,6 +30,7 @@ pub struct Lifecycle {
     connections: AtomicI64,
     finished: AtomicU64,
     cut: AtomicU64,
+    farewells: AtomicU64,
     app_ready: AtomicBool,
 }
 
@@ -42,6 +43,7 @@ impl Default for Lifecycle {
             connections: AtomicI64::new(0),
             finished: AtomicU64::new(0),
             cut: AtomicU64::new(0),
+            farewells: AtomicU64::new(0),
             app_ready: AtomicBool::new(false),
         }
     }
@@ -96,6 +98,16 @@ impl Lifecycle {
 
     pub fn upgrade_ended(&self) {
         self.upgraded.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// An upgraded connection is being told goodbye.
+    pub fn farewell_said(&self) {
+        self.farewells.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Upgraded connections that were told goodbye.
+    pub fn farewells(&self) -> u64 {
+        self.farewells.load(Ordering::Relaxed)
     }
 
     pub fn connection_opened(&self) {

@@ -56,6 +56,8 @@ pub(super) struct Conn<B> {
     wire: Rc<Wire>,
     home: Weak<Idle<B>>,
     tally: Rc<Tally>,
+    /// The pool's epoch when it was opened.
+    epoch: u64,
     /// Counted in the tally's `active`: from opening or taking until idle or dropped.
     busy: Cell<bool>,
 }
@@ -91,6 +93,7 @@ where
             sender: RefCell::new(sender),
             wire,
             home: Rc::downgrade(home),
+            epoch: home.epoch.get(),
             tally,
             busy: Cell::new(true),
         }))
@@ -153,6 +156,8 @@ impl<B: 'static> Lease for Conn<B> {
 pub(super) struct Idle<B> {
     stack: RefCell<VecDeque<Rc<Conn<B>>>>,
     learned: RefCell<IdleTimeout>,
+    /// Connections of an earlier epoch are not kept.
+    epoch: Cell<u64>,
     sweeper: Sweeper,
     me: Weak<Idle<B>>,
     tally: Rc<Tally>,
@@ -165,6 +170,7 @@ impl<B: 'static> Idle<B> {
         Rc::new_cyclic(|me| Self {
             stack: RefCell::default(),
             learned: RefCell::default(),
+            epoch: Cell::new(0),
             sweeper: Sweeper::default(),
             me: me.clone(),
             tally,
@@ -190,6 +196,13 @@ impl<B: 'static> Idle<B> {
         }
     }
 
+    /// The oldest connection shows first that the app keeps them.
+    fn look_at_oldest(&self, stack: &VecDeque<Rc<Conn<B>>>, now: Instant) {
+        let Some(oldest) = stack.front().filter(|conn| conn.is_ready()) else { return };
+        let since = oldest.wire.idle_since.get();
+        self.survived(since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)));
+    }
+
     fn pop(&self, now: Instant, replayable: bool) -> Option<(Rc<Conn<B>>, Duration)> {
         let mut stack = self.stack.borrow_mut();
         // In the stack means idle_since is present; a missing one would only make the connection look fresh.
@@ -201,6 +214,9 @@ impl<B: 'static> Idle<B> {
             drop(stack);
             discard(expired);
             return None;
+        }
+        if !replayable && !self.learned.borrow().is_kept() {
+            self.look_at_oldest(&stack, now);
         }
         let learned = self.learned.borrow();
         let bound = if replayable { learned.usable_age(self.timeout) } else { learned.trusted_age(self.timeout) };
@@ -220,7 +236,7 @@ impl<B: 'static> Idle<B> {
 
     fn put(&self, conn: Rc<Conn<B>>) {
         conn.set_busy(false);
-        if self.max == 0 || self.timeout.is_zero() {
+        if self.max == 0 || self.timeout.is_zero() || conn.epoch != self.epoch.get() {
             return;
         }
         conn.wire.idle_since.set(Some(now()));
@@ -261,6 +277,11 @@ impl<B: 'static> Idle<B> {
 
     pub(super) fn len(&self) -> usize {
         self.stack.borrow().len()
+    }
+
+    /// Connections in use are closed when they become idle.
+    pub(super) fn retire(&self) {
+        self.epoch.set(self.epoch.get() + 1);
     }
 
     pub(super) fn clear(&self) {
@@ -363,14 +384,15 @@ mod tests {
 
     #[test]
     fn what_was_learned_bounds_the_age_that_is_taken() {
-        // Goal: t-1, t, t+1 around half of a learned 20 ms, and around three quarters for a replayable request.
+        // Goal: t-1, t, t+1 around half of a learned 200 ms, and around three quarters for a replayable request.
         let (runtime, local) = worker();
         local.block_on(&runtime, async {
             let idle = idle(4);
-            idle.closed_after(Duration::from_millis(20));
+            idle.survived(Duration::from_millis(100));
+            idle.closed_after(Duration::from_millis(200));
             let _theirs = put(&idle, Duration::ZERO).await;
             let since = idle.stack.borrow()[0].wire.idle_since.get().expect("idle");
-            let half = since + Duration::from_millis(10);
+            let half = since + Duration::from_millis(100);
             let nanosecond = Duration::from_nanos(1);
             assert!(idle.pop(half, false).is_none());
             assert!(idle.pop(half + nanosecond, false).is_none());
@@ -378,7 +400,7 @@ mod tests {
             assert_eq!(idle.len(), 0);
             let _theirs = put(&idle, Duration::ZERO).await;
             let since = idle.stack.borrow()[0].wire.idle_since.get().expect("idle");
-            let most = since + Duration::from_millis(15);
+            let most = since + Duration::from_millis(150);
             assert!(idle.pop(most, true).is_none());
             assert!(idle.pop(most - nanosecond, false).is_none());
             assert!(idle.pop(most - nanosecond, true).is_some());

@@ -2,9 +2,11 @@
 //!
 //! A request that may not be sent twice must not be written to a connection the app is about to close, and no proxy
 //! can know the app's setting. The shortest idle age at which the app closed a connection is the only evidence, plus
-//! `Keep-Alive: timeout=` where the app says it. Half of it is trusted: the race needs the app's clock and the wire to
-//! disagree by less than the other half; requests that may be repeated are content with three quarters. Pure: ages are
-//! arguments.
+//! `Keep-Alive: timeout=` where the app says it. Half of it is trusted, and less when that is no margin on a busy
+//! machine; requests that may be repeated are content with three quarters. Pure: ages are arguments.
+//!
+//! Some apps close after each answer and do not say so. Until one connection was seen alive after a rest, none is
+//! trusted with a request that may not be sent twice.
 //!
 //! A restart of the app closes connections of every age and would teach a far too short time for ever, so contrary
 //! evidence counts: after [`SURVIVORS_TO_FORGET`] connections in a row were alive at an age above what was learned, the
@@ -17,6 +19,8 @@ pub(super) struct IdleTimeout {
     shortest: Option<Duration>,
     survivors: u32,
     survivors_shortest: Duration,
+    /// The app keeps connections at all.
+    keeps: bool,
 }
 
 impl IdleTimeout {
@@ -28,11 +32,13 @@ impl IdleTimeout {
 
     /// The app said how long it keeps idle connections.
     pub(super) fn announced(&mut self, timeout: Duration) {
+        self.keeps = true;
         self.shortest = Some(self.shortest.map_or(timeout, |shortest| shortest.min(timeout)));
     }
 
     /// A connection was alive after having been idle for `age`.
     pub(super) fn survived(&mut self, age: Duration) {
+        self.keeps |= age >= SCHEDULING;
         let Some(shortest) = self.shortest else { return };
         if age <= shortest {
             return;
@@ -50,10 +56,19 @@ impl IdleTimeout {
         self.shortest
     }
 
+    /// Whether the app is known to keep connections between requests.
+    pub(super) fn is_kept(&self) -> bool {
+        self.keeps
+    }
+
     /// Idle for less than this is safe for a request that may not be sent twice. `configured` is our own idle timeout,
     /// which the operator keeps below the app's.
     pub(super) fn trusted_age(&self, configured: Duration) -> Duration {
-        self.shortest.map_or(configured, |shortest| shortest.min(configured)) / 2
+        if !self.keeps {
+            return Duration::ZERO;
+        }
+        let timeout = self.shortest.map_or(configured, |shortest| shortest.min(configured));
+        (timeout / 2).min(timeout.saturating_sub(SCHEDULING))
     }
 
     /// Idle for less than this is worth trying for a request that may be sent twice: losing the race costs a retry.
@@ -61,6 +76,10 @@ impl IdleTimeout {
         self.shortest.map_or(configured, |shortest| configured.min(shortest / 4 * 3))
     }
 }
+
+/// How late a busy machine may run either side. An app that closes sooner than this gets a fresh connection for each
+/// request that may not be sent twice: half of a few milliseconds is no margin.
+const SCHEDULING: Duration = Duration::from_millis(100);
 
 /// How many older connections in a row outweigh what was learned.
 const SURVIVORS_TO_FORGET: u32 = 8;
@@ -77,12 +96,22 @@ mod tests {
     fn half_of_the_shortest_closing_age_is_trusted() {
         // Goal: nothing learned means half of our own timeout; then half of the minimum, never above our own.
         let mut idle = IdleTimeout::default();
+        assert_eq!(idle.trusted_age(ms(4000)), ms(0), "it may close after each answer");
+        idle.survived(SCHEDULING - ms(1));
+        assert_eq!(idle.trusted_age(ms(4000)), ms(0));
+        idle.survived(SCHEDULING);
         assert_eq!(idle.trusted_age(ms(4000)), ms(2000));
         idle.closed_after(ms(20));
         idle.closed_after(ms(900));
         assert_eq!(idle.learned(), Some(ms(20)));
-        assert_eq!(idle.trusted_age(ms(4000)), ms(10));
+        assert_eq!(idle.trusted_age(ms(4000)), ms(0), "no margin at all");
         assert_eq!(idle.usable_age(ms(4000)), ms(15));
+        let mut brief = IdleTimeout { keeps: true, ..IdleTimeout::default() };
+        brief.closed_after(ms(150));
+        assert_eq!(brief.trusted_age(ms(4000)), ms(50));
+        let mut short = IdleTimeout { keeps: true, ..IdleTimeout::default() };
+        short.closed_after(ms(900));
+        assert_eq!(short.trusted_age(ms(4000)), ms(450));
         let mut generous = IdleTimeout::default();
         generous.announced(ms(60_000));
         assert_eq!(generous.trusted_age(ms(4000)), ms(2000));

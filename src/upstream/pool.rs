@@ -55,7 +55,7 @@ where
         let host = HeaderValue::from_str(authority.as_str()).unwrap_or(HeaderValue::from_static("localhost"));
         let tally = Rc::new(Tally::default());
         let place = match &spec.address {
-            Address::Tcp { host, port } => Place::Named(Names::new(host, *port)),
+            Address::Tcp { host, port } => Place::Named(Names::new(host, *port, spec.refresh)),
             Address::Unix(path) => Place::Unix(path.clone()),
         };
         Rc::new(Pool {
@@ -74,6 +74,7 @@ where
     ///
     /// Must run inside a `LocalSet`.
     pub async fn send(self: &Rc<Self>, req: Request<B>, how: SendHow) -> Result<Response<UpstreamBody>, SendError<B>> {
+        self.tend();
         match self.choose(&req, how) {
             Choice::Http1 => self.send_http1(req, how, None).await,
             Choice::Http2(alpn) => match self.send_http2(req, how, alpn).await {
@@ -254,6 +255,16 @@ where
 }
 
 impl<B: 'static> Pool<B> {
+    /// Follows a name that has moved: connections made so far are used no more.
+    fn tend(&self) {
+        let Place::Named(names) = &self.place else { return };
+        names.tend();
+        if names.moved() {
+            self.close_idle();
+            self.idle.retire();
+        }
+    }
+
     pub fn spec(&self) -> &EndpointSpec {
         &self.spec
     }

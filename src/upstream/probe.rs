@@ -5,6 +5,8 @@
 //! or a 404 means the check asks the wrong thing, which an operator must hear and not have silently accepted.
 //! Futures are `Send` and need no `LocalSet`, so checks can run on the control runtime. Rise and fall are not here.
 
+mod grpc;
+
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -24,6 +26,8 @@ use rustls::{CertificateError, Error as TlsError, InvalidMessage};
 use super::connect::{Alpn, ConnectError, ConnectProblem, connect};
 use super::tls::ClientTls;
 use crate::core::units::Address;
+
+pub use grpc::grpc;
 
 /// Why an endpoint is not healthy.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,9 @@
 //! that `/etc/hosts`, search domains and nsswitch work; it tells no TTL, so answers are believed for [`FRESH`].
 //! It also blocks a thread that nobody can cancel: when DNS hangs, a look-up per connection attempt would pile up
 //! threads. So a pool's [`Names`] has at most one look-up running, and everyone waits for that one. When a look-up
-//! fails or hangs, the last good answer serves. Families alternate (RFC 8305 §4): one broken family costs one attempt.
+//! fails or hangs, the last good answer serves. With a schedule (`resolve.refresh`) the name is also looked up while
+//! connections are reused, and [`Names::moved`] tells when an address is gone: missing from [`LOOKS_MISSED_MAX`] answers
+//! in a row, because many resolvers give another part of a long list each time. Families alternate (RFC 8305 §4): one broken family costs one attempt.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -36,6 +38,12 @@ pub(super) struct Names {
     known: RefCell<Option<Rc<[SocketAddr]>>>,
     /// `None`: look it up before the next use. Literals are fresh for ever.
     fresh_until: Cell<Option<Until>>,
+    /// The schedule, and when the next look-up is due.
+    refresh: Option<Duration>,
+    due: Cell<Option<Instant>>,
+    /// Addresses of former answers, and how many answers they have been missing from.
+    missed: RefCell<Vec<(SocketAddr, u32)>>,
+    moved: Cell<bool>,
     looking: Cell<bool>,
     failure: RefCell<Option<Arc<io::Error>>>,
     looked: Notify,
@@ -48,13 +56,18 @@ enum Until {
 }
 
 impl Names {
-    pub(super) fn new(host: &str, port: u16) -> Rc<Self> {
+    pub(super) fn new(host: &str, port: u16, refresh: Option<Duration>) -> Rc<Self> {
         let known = literal(host).map(|address| Rc::from([SocketAddr::new(address, port)]));
         Rc::new(Self {
             host: host.into(),
             port,
             fresh_until: Cell::new(known.is_some().then_some(Until::Ever)),
+            // A literal stays what it is.
+            refresh: refresh.filter(|_| known.is_none()),
             known: RefCell::new(known),
+            due: Cell::new(None),
+            missed: RefCell::default(),
+            moved: Cell::new(false),
             looking: Cell::new(false),
             failure: RefCell::default(),
             looked: Notify::new(),
@@ -85,6 +98,23 @@ impl Names {
         }
     }
 
+    /// Looks the name up when the schedule says so, without waiting for it.
+    pub(super) fn tend(self: &Rc<Self>) {
+        let Some(refresh) = self.refresh else { return };
+        let now = now();
+        if self.due.get().is_none_or(|due| now >= due) {
+            let first = self.due.replace(Some(now + refresh)).is_none();
+            if !first && !self.looking.replace(true) {
+                tokio::task::spawn_local(Rc::clone(self).look());
+            }
+        }
+    }
+
+    /// True once after an address has gone: connections made so far may lead to it.
+    pub(super) fn moved(&self) -> bool {
+        self.moved.take()
+    }
+
     /// Nothing answered at these addresses: ask again before the next connection.
     pub(super) fn distrust(&self) {
         if matches!(self.fresh_until.get(), Some(Until::Then(_))) {
@@ -107,9 +137,12 @@ impl Names {
     fn learn(&self, outcome: io::Result<Vec<SocketAddr>>) {
         match outcome {
             Ok(found) => {
+                if self.refresh.is_some() {
+                    self.compare(&found);
+                }
                 *self.known.borrow_mut() = Some(found.into());
                 *self.failure.borrow_mut() = None;
-                self.fresh_until.set(Some(Until::Then(now() + FRESH)));
+                self.fresh_until.set(Some(Until::Then(now() + self.refresh.unwrap_or(FRESH))));
             }
             Err(error) => {
                 *self.failure.borrow_mut() = Some(Arc::new(error));
@@ -120,6 +153,25 @@ impl Names {
         }
         self.looking.set(false);
         self.looked.notify_waiters();
+    }
+}
+
+impl Names {
+    fn compare(&self, found: &[SocketAddr]) {
+        let mut missed = self.missed.borrow_mut();
+        for (address, looks) in missed.iter_mut() {
+            *looks = if found.contains(address) { 0 } else { *looks + 1 };
+        }
+        let before = missed.len();
+        missed.retain(|(_, looks)| *looks < LOOKS_MISSED_MAX);
+        if missed.len() < before {
+            self.moved.set(true);
+        }
+        for address in found {
+            if missed.len() < ADDRESSES_KNOWN_MAX && !missed.iter().any(|(known, _)| known == address) {
+                missed.push((*address, 0));
+            }
+        }
     }
 }
 
@@ -153,6 +205,10 @@ const FRESH_AFTER_FAILURE: Duration = Duration::from_secs(1);
 const STALE_WAIT: Duration = Duration::from_millis(100);
 /// More addresses than this are not tried: the connect timeout would be over long before.
 const ADDRESSES_MAX: usize = 8;
+/// An address missing from this many answers in a row is gone.
+const LOOKS_MISSED_MAX: u32 = 2;
+/// Addresses remembered per name.
+const ADDRESSES_KNOWN_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -176,9 +232,44 @@ mod tests {
         assert_eq!(literal("127.0.0.1"), Some(IpAddr::from([127, 0, 0, 1])));
         assert!(literal("::1").is_some() && literal("[::1]").is_some());
         assert_eq!(literal("localhost"), None);
-        let names = Names::new("::1", 80);
+        let names = Names::new("::1", 80, Some(FRESH));
         names.distrust();
         assert!(names.is_fresh(), "a literal is never looked up");
+        names.tend();
+        assert!(!names.looking.get(), "not on a schedule either");
+    }
+
+    #[test]
+    fn an_address_that_two_answers_lack_is_gone() {
+        let names = Names::new("app.test", 80, Some(Duration::from_secs(30)));
+        let learn = |list: &[&str]| {
+            names.learn(Ok(addresses(list)));
+            names.moved()
+        };
+        assert!(!learn(&["1.1.1.1:80", "2.2.2.2:80"]));
+        assert!(!learn(&["2.2.2.2:80", "3.3.3.3:80"]), "missing once: the resolver may rotate");
+        assert!(!learn(&["1.1.1.1:80"]), "it was not gone");
+        assert!(learn(&["1.1.1.1:80"]), "2.2.2.2 and 3.3.3.3 are");
+        assert!(!names.moved(), "told once");
+        names.learn(Err(io::ErrorKind::TimedOut.into()));
+        assert!(!names.moved(), "a failed look-up says nothing of addresses");
+    }
+
+    #[test]
+    fn a_name_is_looked_up_on_its_schedule() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime.expect("a runtime"), async {
+            let names = Names::new("app.test", 80, Some(Duration::from_secs(30)));
+            names.tend();
+            assert!(!names.looking.get(), "the first connection looks it up anyway");
+            tokio::time::advance(Duration::from_millis(29_999)).await;
+            names.tend();
+            assert!(!names.looking.get());
+            tokio::time::advance(Duration::from_millis(1)).await;
+            names.tend();
+            assert!(names.looking.get());
+        });
     }
 
     #[test]
@@ -188,7 +279,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime.expect("a runtime"), async {
-            let names = Names::new("app.test", 80);
+            let names = Names::new("app.test", 80, None);
             let ask = |names: &Rc<Names>| {
                 names.looking.set(true);
                 let names = Rc::clone(names);

@@ -29,6 +29,8 @@ pub struct EndpointSpec {
     pub idle_max: usize,
     /// How long they are kept; below the app's own.
     pub idle_timeout: Duration,
+    /// Look the name up again this often, and leave connections to addresses that are gone.
+    pub refresh: Option<Duration>,
 }
 
 impl PartialEq for EndpointSpec {

@@ -84,6 +84,11 @@ impl ClientTls {
         }))
     }
 
+    /// What it trusts, shows and expects, as one number.
+    pub fn identity(&self) -> &[u8; 32] {
+        &self.identity
+    }
+
     pub(super) async fn handshake<S>(&self, socket: S, alpn: Alpn) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,

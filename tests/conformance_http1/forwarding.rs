@@ -266,6 +266,22 @@ fn trusted_hops_are_believed() {
 }
 
 #[test]
+fn two_parents_are_no_parent_and_lines_of_baggage_are_one_list() {
+    let one = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
+    let two = "traceparent: 00-5bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
+    let most: Vec<String> = (0..60).map(|place| format!("k{place}=v")).collect();
+    let baggage = format!("baggage: {0}\r\nbaggage: {0}\r\n", most.join(","));
+    let seen = forwarded("", &format!("GET / HTTP/1.1\r\nHost: a\r\n{one}tracestate: a=b\r\n\r\n"));
+    assert!(seen.get("traceparent").is_some_and(|value| value.contains("4bf92f3577b34da6a3ce929d0e0e4736")));
+    assert_eq!(seen.get("tracestate"), Some("a=b"));
+    let seen = forwarded("", &format!("GET / HTTP/1.1\r\nHost: a\r\n{one}{two}tracestate: a=b\r\n{baggage}\r\n"));
+    let parents = seen.head.all("traceparent");
+    assert!(parents.len() == 1 && !parents[0].contains("bf92f3577b34da6a3ce929d0e0e4736"), "{parents:?}");
+    assert_eq!(seen.get("tracestate"), None, "it belonged to one of the two");
+    assert_eq!(seen.get("baggage"), None, "120 members");
+}
+
+#[test]
 fn a_loop_is_broken() {
     // Outrigger in front of itself: the request must come back as 508, not run until something gives.
     let probe = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

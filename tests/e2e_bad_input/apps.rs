@@ -278,11 +278,12 @@ fn a_rate_limit_is_exact_and_told() {
     assert_eq!(statuses, [200, 200, 200, 429, 429, 429, 429, 429, 429, 429]);
     let refused = &answers[3];
     assert!(refused.get("retry-after").and_then(|text| text.parse::<u64>().ok()).is_some_and(|left| left > 0));
-    assert!(
-        refused.get("ratelimit-policy").is_some() || refused.get("ratelimit").is_some(),
-        "{:?}",
-        refused.head.fields
-    );
+    for (number, answer) in answers.iter().enumerate() {
+        assert_eq!(answer.get("ratelimit-policy"), Some("\"few\";q=3;w=3600"), "{:?}", answer.head.fields);
+        let left = 2usize.saturating_sub(number);
+        let standing = answer.get("ratelimit").expect("a standing");
+        assert!(standing.starts_with(&format!("\"few\";r={left};t=")), "{number}: {standing}");
+    }
     assert_eq!(app.requests().len(), 3);
 }
 
@@ -304,8 +305,10 @@ fn readiness_follows_the_app_when_it_is_checked() {
     );
     let outrigger = Outrigger::before(&app, &upstreams);
     assert_eq!(outrigger.ops("/livez").status, 200);
-    eventually("not ready", || (outrigger.ops("/readyz").status == 503).then_some(()));
-    assert!(outrigger.ops("/readyz").text().contains("500"), "why: {}", outrigger.ops("/readyz").text());
+    eventually("not ready, and why", || {
+        let answer = outrigger.ops("/readyz");
+        (answer.status == 503 && answer.text().contains("500")).then_some(())
+    });
     well.store(true, Ordering::SeqCst);
     eventually("ready", || (outrigger.ops("/readyz").status == 200).then_some(()));
     well.store(false, Ordering::SeqCst);

@@ -32,6 +32,24 @@ fn an_address_that_is_not_ours_is_told() {
 }
 
 #[test]
+fn a_port_in_use_and_a_bad_certificate_are_told_together() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address");
+    let tls = "tls: { certificates: [{ certificate: no.crt, key: no.key }] }";
+    let extra = format!(
+        "listeners: [{{ name: web, address: \"{address}\" }}, {{ name: tls, address: \"127.0.0.1:0\", {tls} }}]\n"
+    );
+    let launch = Launch::new(config("127.0.0.1:1", &extra));
+    for name in ["no.crt", "no.key"] {
+        std::fs::write(launch.directory().join(name), "nothing of use").expect("a file");
+    }
+    let mut outrigger = launch.start();
+    assert_eq!(outrigger.wait().code(), Some(2));
+    let said = outrigger.stderr();
+    assert!(said.contains("in use by another process") && said.contains("no.crt holds no certificate"), "{said}");
+}
+
+#[test]
 fn a_unix_socket_left_by_a_crash_is_replaced_and_a_living_one_is_not() {
     let app = RawApp::fine();
     let directory = tempfile::tempdir().expect("a directory");

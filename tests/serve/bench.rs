@@ -20,7 +20,7 @@ use outrigger::state::lifecycle::Stage;
 use outrigger::state::states::States;
 use outrigger::telemetry::{self, Telemetry};
 
-const SOON: Duration = Duration::from_secs(10);
+pub const SOON: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
 pub struct Options {
@@ -110,6 +110,8 @@ fn upstream(app: u16) -> wanted::Upstream {
         endpoints: vec![wanted::Endpoint { authority: address.to_string(), address, tls: false }],
         protocol: wanted::UpstreamProtocol::Http1,
         health_check: None,
+        balance: wanted::Balance::PeakEwma,
+        resolve_refresh: None,
         pool: wanted::Pool { idle_max: 64, idle_timeout: SOON },
         circuit_breaker: wanted::CircuitBreaker {
             mode: wanted::Mode::Off,

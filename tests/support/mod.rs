@@ -9,8 +9,10 @@
 
 pub mod app;
 pub mod config;
+pub mod curl;
 pub mod frames;
 pub mod http2;
+pub mod load;
 pub mod message;
 pub mod process;
 pub mod tls;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -76,6 +76,12 @@ impl Launch {
     pub fn start(self) -> Outrigger {
         let file = self.directory.path().join("outrigger.yaml");
         std::fs::write(&file, &self.config).expect("the configuration file");
+        self.start_with(&file)
+    }
+
+    /// With a file that lies somewhere already.
+    pub fn start_with(self, file: &Path) -> Outrigger {
+        let file = file.to_owned();
         let mut command = match &self.through {
             Some(script) => {
                 let mut shell = Command::new("sh");
@@ -185,7 +191,7 @@ impl Outrigger {
                 break status;
             }
             assert!(Instant::now() < until, "it does not end; its log:\n{}", stderr.text());
-            thread::sleep(std::time::Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         };
         self.exited = Some(status);
         for reader in self.readers.drain(..) {
@@ -227,6 +233,11 @@ impl Outrigger {
         self.stdout.wait(what, fits)
     }
 
+    /// Waits for a line of the output, which a wrapped app shares.
+    pub fn wait_for_output(&self, what: &str, words: &str) {
+        self.stdout.find(what, |line| line.contains(words).then_some(()));
+    }
+
     pub fn ops(&self, path: &str) -> Response {
         wire::get(self.address("ops"), path)
     }
@@ -256,7 +267,7 @@ impl Outrigger {
                 panic!("{what}: not within {DEADLINE:?}: {last:#}");
             }
             last = status;
-            thread::sleep(std::time::Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -351,7 +362,11 @@ impl Lines {
 
     /// The first line for which `found` answers, waiting for it.
     pub fn find<T>(&self, what: &str, found: impl Fn(&str) -> Option<T>) -> T {
-        let (until, mut seen) = (Instant::now() + DEADLINE, 0);
+        self.find_within(DEADLINE, what, found)
+    }
+
+    pub fn find_within<T>(&self, deadline: Duration, what: &str, found: impl Fn(&str) -> Option<T>) -> T {
+        let (until, mut seen) = (Instant::now() + deadline, 0);
         let mut collected = lock(&self.0.0);
         loop {
             for line in &collected.lines[seen..] {

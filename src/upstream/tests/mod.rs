@@ -4,6 +4,7 @@
 //! channels, never by sleeping; a deadline around each test turns a hang into a failure.
 
 mod connecting;
+mod grpc;
 mod http1;
 mod http2;
 mod probing;
@@ -89,6 +90,7 @@ fn spec(address: Address, protocol: Protocol) -> EndpointSpec {
         authority: "app.test".into(),
         idle_max: 4,
         idle_timeout: Duration::from_secs(4),
+        refresh: None,
     }
 }
 

@@ -112,4 +112,5 @@ fn checks_can_run_on_any_runtime() {
     is_send(&probe::http(&address, None, "x", "/", SHORT));
     is_send(&probe::http2(&address, None, "x", "/", SHORT));
     is_send(&probe::tcp(&address, SHORT));
+    is_send(&probe::grpc(&address, None, "x", "", SHORT));
 }
