@@ -17,14 +17,15 @@ use outrigger::core::route::{Router, Rule};
 use outrigger::core::trace;
 use outrigger::core::units::Rate;
 
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 16] = [
     "route look-up, 1 route",
     "route look-up, 100 routes",
     "route look-up, 10000 routes",
     "framing check",
     "header strip, nothing to strip",
     "header strip, connection and keep-alive",
-    "forwarded write",
+    "header map copy, 8 fields",
+    "header map copy and forwarded write",
     "gcra check",
     "gcra check by key, 1000 keys",
     "breaker admit and record",
@@ -44,7 +45,11 @@ pub fn prepare(name: &str) -> Option<Box<dyn FnMut()>> {
         "framing check" => check_framing(),
         "header strip, nothing to strip" => strip(&[]),
         "header strip, connection and keep-alive" => strip(&["connection", "keep-alive"]),
-        "forwarded write" => write_forwarded(),
+        "header map copy, 8 fields" => {
+            let fields = fields();
+            Box::new(move || drop(black_box(black_box(&fields).clone())))
+        }
+        "header map copy and forwarded write" => write_forwarded(),
         "gcra check" => gcra(),
         "gcra check by key, 1000 keys" => keyed_gcra(),
         "breaker admit and record" => breaker(),
@@ -116,10 +121,13 @@ fn strip(extra: &'static [&'static str]) -> Box<dyn FnMut()> {
 }
 
 fn write_forwarded() -> Box<dyn FnMut()> {
-    let mut fields = fields();
+    let fields = fields();
     let peer = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 17));
     let hop = Hop { peer, peer_trusted: false, scheme: "https", host: "shop.example.com" };
-    Box::new(move || forwarded::write(black_box(&mut fields), black_box(&hop)))
+    Box::new(move || {
+        let mut fields = fields.clone(); // what was written the last time would have to be removed first
+        forwarded::write(black_box(&mut fields), black_box(&hop));
+    })
 }
 
 fn params() -> bucket::Params {
@@ -127,7 +135,7 @@ fn params() -> bucket::Params {
 }
 
 fn gcra() -> Box<dyn FnMut()> {
-    let (params, mut tat, mut now) = (params(), 0, 1_000_000_000);
+    let (params, mut tat, mut now) = (params(), 0, 1_000_000_000_u64);
     Box::new(move || {
         now += 2_000_000;
         if let bucket::Decision::Allow { tat: next, .. } = bucket::check(tat, black_box(&params), now, 1) {
@@ -137,7 +145,7 @@ fn gcra() -> Box<dyn FnMut()> {
 }
 
 fn keyed_gcra() -> Box<dyn FnMut()> {
-    let (params, mut keyed, mut now) = (params(), Keyed::new(4096), 1_000_000_000);
+    let (params, mut keyed, mut now) = (params(), Keyed::new(4096), 1_000_000_000_u64);
     Box::new(move || {
         now += 2_000;
         let key = (now % 1000).wrapping_mul(0x9e37_79b9_7f4a_7c15);

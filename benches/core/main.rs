@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     for policies in [false, true] {
         let name = request::name(policies);
         if wanted.as_ref().is_none_or(|part| name.contains(part.as_str())) {
-            counted.push((name.to_owned(), request::instructions_each(policies)));
+            counted.extend(request::instructions_each(policies).map(|count| (name.to_owned(), count)));
         }
     }
     judge(&counted, wanted.is_none())

@@ -16,13 +16,14 @@ pub fn name(policies: bool) -> &'static str {
     if policies { "request, defaults and access log" } else { "request, bare" }
 }
 
-pub fn instructions_each(policies: bool) -> f64 {
+/// None where the program does not run under valgrind.
+pub fn instructions_each(policies: bool) -> Option<f64> {
     let app = app();
     let [few, many] = REQUESTS.map(|requests| run(app, policies, requests));
-    (many - few) / (REQUESTS[1] - REQUESTS[0]) as f64
+    Some((many? - few?) / (REQUESTS[1] - REQUESTS[0]) as f64)
 }
 
-fn run(app: u16, policies: bool, requests: u64) -> f64 {
+fn run(app: u16, policies: bool, requests: u64) -> Option<f64> {
     let folder = tempfile::tempdir().expect("a scratch directory");
     let [port, ops, admin] = [free_port(), free_port(), free_port()];
     let rest = if policies {
@@ -49,8 +50,10 @@ fn run(app: u16, policies: bool, requests: u64) -> f64 {
     let asked = ask(port, requests);
     stop(&mut child);
     let said = std::fs::read_to_string(folder.path().join("said")).unwrap_or_default();
-    assert!(asked.is_some(), "the requests were not answered:\n{said}");
-    super::collected(&said)
+    if asked.is_none() {
+        eprintln!("not counted: the requests were not answered under valgrind\n{said}");
+    }
+    asked.map(|()| super::collected(&said))
 }
 
 fn ask(port: u16, requests: u64) -> Option<()> {

@@ -127,8 +127,7 @@ pub fn haproxy(site: &Site, policies: bool) -> String {
     } else {
         ("", "", "")
     };
-    let observe =
-        if policies { " check observe layer7 error-limit 100 on-error mark-down inter 2s" } else { "" };
+    let observe = if policies { " check observe layer7 error-limit 100 on-error mark-down inter 2s" } else { "" };
     format!(
         "global\n  nbthread 1\n  maxconn 18000\n  no strict-limits\n{log}defaults\n  mode http\n  timeout connect 2s\n  timeout client 300s\n  timeout server 15s\n  timeout http-request 10s\n  timeout http-keep-alive 300s\n\
          frontend in\n  bind 127.0.0.1:{plain}\n  bind 127.0.0.1:{h2c} proto h2\n  bind 127.0.0.1:{tls} ssl crt {folder}/both.pem alpn h2,http/1.1\n  maxconn 18000\n{front}  default_backend app\n\

@@ -1,19 +1,14 @@
 //! The load: closed loop for saturation, open loop for latency. An open-loop request has an intended start that does
 //! not depend on the answers before it, and its latency counts from there, so that a stall is not omitted
-//! (coordinated omission, Gil Tene 2013). The intended starts come from a timerfd: the runtime's own timer counts
-//! whole milliseconds, which is more than most answers take.
+//! (coordinated omission, Gil Tene 2013). A thread of its own keeps the pace: the runtime's timer counts whole
+//! milliseconds, which is more than most answers take.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
-use tokio::io::unix::AsyncFd;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::LocalSet;
 
 use super::client::{Client, Target, ask_http2, http2};
@@ -117,54 +112,50 @@ pub struct Open {
     pub errors: u64,
 }
 
-/// Requests that are due and wait for a free connection.
-#[derive(Default)]
-struct Due {
-    intended: RefCell<VecDeque<Instant>>,
-    more: Notify,
-    ended: RefCell<bool>,
-}
-
 /// `rate` requests a second, whatever the answers do, each on the first connection that is free.
 pub async fn at_rate(load: &Load<'_>, rate: u64) -> Open {
     let latency = Histogram::new(3).expect("three digits are valid");
     let measured = Rc::new(RefCell::new(Open { latency, requests: 0, errors: 0 }));
-    let due = Rc::new(Due::default());
+    let every = Duration::from_secs_f64(1.0 / rate as f64);
+    let total = (load.duration.as_secs_f64() * rate as f64) as u32;
+    let (sender, due) = mpsc::unbounded_channel();
+    let pace = std::thread::spawn(move || pace(every, total, &sender));
+    let due = Rc::new(Mutex::new(due));
     let local = LocalSet::new();
     for _ in 0..load.scenario.connections {
         local.spawn_local(lane(load.target.clone(), load.scenario.request(), due.clone(), measured.clone()));
     }
-    let every = Duration::from_secs_f64(1.0 / rate as f64);
-    let total = (load.duration.as_secs_f64() * rate as f64) as u32;
-    let pace = due.clone();
-    local.spawn_local(async move {
-        let began = Instant::now() + Duration::from_millis(100);
-        let timer = Timer::new();
-        for number in 0..total {
-            let intended = began + every * number;
-            timer.until(intended).await;
-            pace.intended.borrow_mut().push_back(intended);
-            pace.more.notify_one();
-        }
-        pace.ended.replace(true);
-        pace.more.notify_waiters();
-    });
     local.await;
+    let _ = pace.join(); // it has ended: the lanes wait for that
     // Every lane has ended, so nobody else holds it.
     Rc::into_inner(measured).map(RefCell::into_inner).expect("the lanes have ended")
 }
 
-async fn lane(target: Target, request: Vec<u8>, due: Rc<Due>, measured: Rc<RefCell<Open>>) {
+/// Says when each request is to start.
+fn pace(every: Duration, total: u32, due: &mpsc::UnboundedSender<Instant>) {
+    // A sleep is late by the thread's slack, 50 µs unless told otherwise.
+    let slack = format!("/proc/{}/timerslack_ns", rustix::thread::gettid().as_raw_nonzero());
+    let _ = std::fs::write(slack, "1000"); // not allowed: the same for every proxy
+    let began = Instant::now() + Duration::from_millis(100);
+    for number in 0..total {
+        let intended = began + every * number;
+        std::thread::sleep(intended.saturating_duration_since(Instant::now()));
+        if due.send(intended).is_err() {
+            return;
+        }
+    }
+}
+
+async fn lane(
+    target: Target,
+    request: Vec<u8>,
+    due: Rc<Mutex<mpsc::UnboundedReceiver<Instant>>>,
+    measured: Rc<RefCell<Open>>,
+) {
     let mut client = Client::connect(&target).await;
     loop {
-        let next = due.intended.borrow_mut().pop_front();
-        let Some(intended) = next else {
-            if *due.ended.borrow() {
-                return;
-            }
-            due.more.notified().await;
-            continue;
-        };
+        let next = due.lock().await.recv().await;
+        let Some(intended) = next else { return };
         let answer = match &mut client {
             Some(open) => open.ask(&request).await,
             None => None,
@@ -178,34 +169,6 @@ async fn lane(target: Target, request: Vec<u8>, due: Rc<Due>, measured: Rc<RefCe
             drop(measured);
             client = Client::connect(&target).await;
         }
-    }
-}
-
-/// A timer with the kernel's resolution.
-struct Timer(AsyncFd<rustix::fd::OwnedFd>);
-
-impl Timer {
-    fn new() -> Timer {
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)
-            .expect("the kernel has timers");
-        // Deprecated for types whose descriptor may change; an `OwnedFd` keeps its own, and the way with `unsafe` would
-        // be the only one in the house.
-        #[allow(deprecated)]
-        Timer(AsyncFd::new(timer).expect("a timer can be polled"))
-    }
-
-    async fn until(&self, when: Instant) {
-        let left = when.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        let value = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-        timerfd_settime(self.0.get_ref(), TimerfdTimerFlags::empty(), &once).expect("a relative time is valid");
-        let mut ready = self.0.readable().await.expect("the runtime runs");
-        let mut count = [0; 8];
-        let _ = rustix::io::read(self.0.get_ref(), &mut count);
-        ready.clear_ready();
     }
 }
 

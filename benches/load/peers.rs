@@ -61,14 +61,7 @@ pub fn found(scratch: &Path, app: u16, wanted: &dyn Fn(&str) -> bool) -> Vec<Pee
     peers
 }
 
-fn peer(
-    name: &'static str,
-    policies: bool,
-    program: &Path,
-    version: &str,
-    site: Site,
-    arguments: &[&str],
-) -> Peer {
+fn peer(name: &'static str, policies: bool, program: &Path, version: &str, site: Site, arguments: &[&str]) -> Peer {
     let said =
         Command::new(program).arg(version).output().map(|out| [out.stdout, out.stderr].concat()).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
