@@ -8,7 +8,7 @@ use axum::body::Body;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use outrigger::admin::{Board, Command, DrainAnswer, ReloadAnswer, admin_router, ops_router};
-use outrigger::core::breaker::{Params, State};
+use outrigger::core::breaker::{Forced, Params, State};
 use outrigger::plan::compile::compile;
 use outrigger::proxy::Shared;
 use outrigger::state::clock;
@@ -151,12 +151,20 @@ async fn a_breaker_is_forced_and_given_back() {
     let (admin, _commands) = admin(&shared, None);
     let plan = shared.plans.load_full();
     let state = &plan.upstreams[0].endpoints[0].state;
-    let params: Params = plan.upstreams[0].breaker.unwrap();
+    let params: Params = plan.upstreams[0].breaker.unwrap().endpoint;
+    let journal = &shared.states.journal;
     assert_eq!(post(&admin, "/breaker/app/open", &Value::Null).await.0, StatusCode::OK);
-    assert!(state.admit(&params, clock::now()).is_err(), "a forced breaker refuses");
+    assert!(state.breaker.admit(&params, journal, clock::now()).is_err(), "a forced breaker refuses");
+    let (_, route) = &plan.upstreams[0].state.route_breakers()[0];
+    assert!(route.admit(&params, journal, clock::now()).is_err(), "and so does that of its route");
     assert_eq!(get(&admin, "/status").await.1["upstreams"][0]["endpoints"][0]["breaker"], "forced_open");
     assert_eq!(post(&admin, "/breaker/app/auto", &Value::Null).await.0, StatusCode::OK);
     assert_eq!(state.breaker_state(clock::now()), State::Closed);
+    // Nobody remembers a command for ever.
+    assert_eq!(post(&admin, "/breaker/app/open?seconds=60", &Value::Null).await.0, StatusCode::OK);
+    assert_eq!(state.breaker_state(clock::now() + std::time::Duration::from_secs(59)), State::Forced(Forced::Open));
+    assert_eq!(state.breaker_state(clock::now() + std::time::Duration::from_secs(61)), State::Closed);
+    assert_eq!(post(&admin, "/breaker/app/auto", &Value::Null).await.0, StatusCode::OK);
     let events = shared.states.journal.recent(10);
     assert!(events.iter().any(|event| event.kind == "breaker" && event.subject == "app"), "{events:?}");
 

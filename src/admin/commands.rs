@@ -5,6 +5,7 @@
 //! JSON; `app::render` makes it readable.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
@@ -121,7 +122,7 @@ async fn index() -> impl IntoResponse {
     no_store(serde_json::json!({
         "outrigger": env!("CARGO_PKG_VERSION"),
         "GET": ["/status", "/recent?limit=N", "/why/REQUEST_ID"],
-        "POST": ["/reload", "/diff", "/drain", "/breaker/UPSTREAM/open|close|auto"],
+        "POST": ["/reload", "/diff", "/drain", "/breaker/UPSTREAM/open|close|auto?seconds=N"],
     }))
 }
 
@@ -211,12 +212,27 @@ async fn drain(State(admin): State<Admin>, body: Option<Json<DrainQuestion>>) ->
     }
 }
 
-/// Forces the breakers of all endpoints of an upstream.
-async fn breaker(State(admin): State<Admin>, Path((name, state)): Path<(String, String)>) -> Response {
+/// How long a command holds unless it says so: nobody remembers a forced breaker for ever.
+const FORCED_FOR_DEFAULT: Duration = Duration::from_secs(3600);
+const FORCED_FOR_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+#[derive(Deserialize)]
+struct Forcing {
+    /// Seconds.
+    seconds: Option<u64>,
+}
+
+/// Forces the breakers of all endpoints of an upstream, and of all routes to it.
+async fn breaker(
+    State(admin): State<Admin>,
+    Path((name, state)): Path<(String, String)>,
+    Query(asked): Query<Forcing>,
+) -> Response {
+    let time = asked.seconds.map_or(FORCED_FOR_DEFAULT, Duration::from_secs).min(FORCED_FOR_MAX);
     let (forced, words) = match state.as_str() {
-        "open" => (Some(Forced::Open), "forced open by command"),
-        "close" => (Some(Forced::Closed), "forced closed by command"),
-        "auto" => (None, "left to judge by itself, by command"),
+        "open" => (Some(Forced::Open), format!("forced open by command for {}s", time.as_secs())),
+        "close" => (Some(Forced::Closed), format!("forced closed by command for {}s", time.as_secs())),
+        "auto" => (None, "left to judge by itself, by command".to_owned()),
         other => {
             let words = format!("\"{other}\" is not a state of a breaker; it is open, close or auto");
             return error(StatusCode::BAD_REQUEST, words).into_response();
@@ -232,11 +248,13 @@ async fn breaker(State(admin): State<Admin>, Path((name, state)): Path<(String, 
         let words = format!("the circuit breaker of {name} is off in the configuration, so it cannot be forced");
         return error(StatusCode::CONFLICT, words).into_response();
     }
-    let now = clock::now();
-    for endpoint in &upstream.endpoints {
-        endpoint.state.force(forced, now);
+    let (until, journal) = (clock::now() + time, &admin.shared.states.journal);
+    let routes = upstream.state.route_breakers();
+    let endpoints = upstream.endpoints.iter().map(|endpoint| &endpoint.state.breaker);
+    for breaker in endpoints.chain(routes.iter().map(|(_, breaker)| breaker)) {
+        breaker.force(forced, Some(until), journal);
     }
-    admin.shared.states.journal.record("breaker", name.as_str(), words);
+    journal.record("breaker", name.as_str(), words.as_str());
     no_store(serde_json::json!({ "upstream": name, "endpoints": upstream.endpoints.len(), "state": words }))
         .into_response()
 }

@@ -1,10 +1,12 @@
 //! The families of `/metrics` that are read from the living state at the moment of the scrape, instead of counted.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::core::breaker::{Forced, State};
-use crate::plan::{EndpointPlan, Plan, UpstreamPlan};
+use crate::plan::{Action, BudgetPlan, EndpointPlan, Plan, UpstreamPlan};
 use crate::proxy::{Shared, readiness};
+use crate::state::breaker::BreakerState;
 use crate::state::clock;
 use crate::telemetry::PrometheusWriter;
 
@@ -16,6 +18,8 @@ pub fn render(shared: &Shared, text: &mut String) {
     reloads(&mut out, shared, &plan);
     upstreams(&mut out, &plan);
     endpoints(&mut out, &plan);
+    breakers(&mut out, &plan);
+    budgets(&mut out, &plan);
     text.push_str(&out.into_text());
 }
 
@@ -69,18 +73,65 @@ fn endpoints(out: &mut PrometheusWriter, plan: &Plan) {
             out.sample(ejected, &labels, f64::from(u8::from(endpoint.state.is_ejected())));
         }
     });
-    let breaker = "outrigger_breaker_state";
-    out.family(breaker, "gauge", "0 closed, 1 half-open, 2 open.");
-    let now = clock::now();
-    each(plan, |upstream, endpoint| {
-        if upstream.breaker.is_some() {
-            let state = match endpoint.state.breaker_state(now) {
-                State::Closed | State::Forced(Forced::Closed) => 0.0,
-                State::HalfOpen { .. } => 1.0,
-                State::Open { .. } | State::Forced(Forced::Open) => 2.0,
-            };
-            out.sample(breaker, &[("upstream", &*upstream.name), ("endpoint", &*endpoint.name)], state);
+}
+
+/// The breakers of endpoints and of routes: one of the two labels is empty.
+fn breakers(out: &mut PrometheusWriter, plan: &Plan) {
+    let mut all: Vec<(&str, String, String, Arc<BreakerState>)> = Vec::new();
+    for upstream in plan.upstreams.iter().filter(|upstream| upstream.breaker.is_some()) {
+        let name = &*upstream.name;
+        for endpoint in &upstream.endpoints {
+            all.push((name, endpoint.name.to_string(), String::new(), endpoint.state.breaker.clone()));
         }
+        for (route, breaker) in upstream.state.route_breakers() {
+            all.push((name, String::new(), route, breaker));
+        }
+    }
+    let now = clock::now();
+    let mut family = |name, kind, help, value: &dyn Fn(&BreakerState) -> u64| {
+        out.family(name, kind, help);
+        for (upstream, endpoint, route, breaker) in &all {
+            out.count(name, &[("upstream", upstream), ("endpoint", endpoint), ("route", route)], value(breaker));
+        }
+    };
+    let help = "0 closed, 1 half-open or in its ramp, 2 open.";
+    family("outrigger_breaker_state", "gauge", help, &|breaker| match breaker.state(now) {
+        State::Closed | State::Forced(Forced::Closed) => 0,
+        State::HalfOpen { .. } | State::Ramp { .. } => 1,
+        State::Open { .. } | State::Forced(Forced::Open) => 2,
+    });
+    family("outrigger_breaker_opened_total", "counter", "Times a breaker has opened.", &|breaker| breaker.counts().0);
+    let help = "Attempts a breaker refused, or in shadow mode would have refused.";
+    family("outrigger_breaker_refused_total", "counter", help, &|breaker| breaker.counts().1);
+}
+
+/// The retry budgets: one per upstream, without a route, and those that routes have of their own.
+fn budgets(out: &mut PrometheusWriter, plan: &Plan) {
+    let mut all: Vec<(&str, &str, &BudgetPlan)> = Vec::new();
+    for route in plan.live_listeners().flat_map(|listener| &listener.routes) {
+        let (Action::Forward { upstream, .. }, Some(budget)) = (&route.action, &route.retry.budget) else { continue };
+        if !all.iter().any(|(_, _, known)| Arc::ptr_eq(&known.state, &budget.state)) {
+            all.push((&upstream.name, if budget.own { &route.name } else { "" }, budget));
+        }
+    }
+    let now = clock::now();
+    let mut family = |name, kind, help, value: &dyn Fn(&BudgetPlan) -> u64| {
+        out.family(name, kind, help);
+        for (upstream, route, budget) in &all {
+            out.count(name, &[("upstream", upstream), ("route", route)], value(budget));
+        }
+    };
+    family(
+        "outrigger_retry_budget_left",
+        "gauge",
+        "Attempts beyond the first that the retry budget has left.",
+        &|budget| budget.state.left(&budget.params, now),
+    );
+    family("outrigger_retry_budget_granted_total", "counter", "Attempts the retry budget allowed.", &|budget| {
+        budget.state.answers().0
+    });
+    family("outrigger_retry_budget_refused_total", "counter", "Attempts the retry budget refused.", &|budget| {
+        budget.state.answers().1
     });
 }
 

@@ -84,6 +84,17 @@ pub struct Upstream {
     pub in_flight: u64,
     pub in_flight_max: u64,
     pub endpoints: Vec<Endpoint>,
+    /// Breakers of routes to it that are not closed.
+    pub routes: Vec<RouteBreaker>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RouteBreaker {
+    pub route: String,
+    pub breaker: String,
+    /// Until an open breaker lets a test request through.
+    pub breaker_retry_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -214,6 +225,28 @@ fn upstream(upstream: &UpstreamPlan) -> Upstream {
         in_flight: count(upstream.state.in_flight()),
         in_flight_max: count(upstream.concurrency_max),
         endpoints: upstream.endpoints.iter().map(|endpoint| self::endpoint(endpoint, upstream)).collect(),
+        routes: if upstream.breaker.is_some() { route_breakers(upstream) } else { Vec::new() },
+    }
+}
+
+fn route_breakers(upstream: &UpstreamPlan) -> Vec<RouteBreaker> {
+    let now = clock::now();
+    let all = upstream.state.route_breakers().into_iter().map(|(route, breaker)| (route, breaker.state(now)));
+    let told = all.filter(|(_, state)| *state != State::Closed).map(|(route, state)| RouteBreaker {
+        route,
+        breaker: state.label().to_owned(),
+        breaker_retry_ms: retry_in(state, now),
+    });
+    told.collect()
+}
+
+/// Until an open breaker lets a test request through.
+fn retry_in(state: State, now: std::time::Instant) -> Option<u64> {
+    match state {
+        State::Open { until } => {
+            Some(u64::try_from(until.saturating_duration_since(now).as_millis()).unwrap_or(u64::MAX))
+        }
+        State::Closed | State::HalfOpen { .. } | State::Ramp { .. } | State::Forced(_) => None,
     }
 }
 
@@ -221,17 +254,13 @@ fn endpoint(endpoint: &EndpointPlan, upstream: &UpstreamPlan) -> Endpoint {
     let now = clock::now();
     let state = endpoint.state.breaker_state(now);
     let breaker = if upstream.breaker.is_some() { state.label() } else { "off" };
-    let retry = match state {
-        State::Open { until } => Some(until.saturating_duration_since(now)),
-        State::Closed | State::HalfOpen { .. } | State::Forced(_) => None,
-    };
     let healthy = endpoint.state.healthy();
     Endpoint {
         address: endpoint.name.to_string(),
         healthy,
         problem: endpoint.state.last_problem(),
         breaker: breaker.to_owned(),
-        breaker_retry_ms: retry.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+        breaker_retry_ms: retry_in(state, now),
         ejected: endpoint.state.is_ejected(),
         in_flight: u64::from(endpoint.state.in_flight.load(std::sync::atomic::Ordering::Relaxed)),
     }

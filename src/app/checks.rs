@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use crate::core::breaker::State;
 use crate::plan::{Action, CheckKind, EndpointPlan, HealthCheck, Plan, UpstreamPlan};
 use crate::proxy::Shared;
+use crate::state::breaker::BreakerState;
 use crate::state::clock;
-use crate::state::endpoint::EndpointState;
+use crate::state::endpoint::{EndpointState, UpstreamState};
 use crate::upstream::probe::{self, Unhealthy};
 use crate::upstream::{EndpointSpec, Protocol};
 
@@ -86,6 +88,7 @@ struct Target {
     name: Arc<str>,
     spec: Arc<EndpointSpec>,
     state: Arc<EndpointState>,
+    upstream_state: Arc<UpstreamState>,
     check: HealthCheck,
 }
 
@@ -96,8 +99,18 @@ impl Target {
             name: endpoint.name.clone(),
             spec: endpoint.spec.clone(),
             state: endpoint.state.clone(),
+            upstream_state: upstream.state.clone(),
             check: check.clone(),
         }
+    }
+
+    /// Whether its return is waited for.
+    fn is_down(&self) -> bool {
+        let now = clock::now();
+        let open = |breaker: &BreakerState| matches!(breaker.state(now), State::Open { .. } | State::HalfOpen { .. });
+        self.state.healthy() == Some(false)
+            || open(&self.state.breaker)
+            || self.upstream_state.route_breakers().iter().any(|(_, breaker)| open(breaker))
     }
 
     async fn probe(&self) -> Result<(), Unhealthy> {
@@ -124,7 +137,11 @@ async fn watch(shared: Arc<Shared>, target: Target) {
             lifecycle.app_came_up();
             shared.states.journal.record("health", &*target.upstream, "the app has come up");
         }
-        let interval = if lifecycle.app_seen() { target.check.interval } else { target.check.interval.min(EAGER) };
+        let interval = if lifecycle.app_seen() && !target.is_down() {
+            target.check.interval
+        } else {
+            target.check.interval.min(EAGER)
+        };
         // Jitter keeps the checks of many sidecars apart.
         tokio::time::sleep(interval.mul_f64(0.9 + 0.2 * clock::unit())).await;
     }
@@ -133,6 +150,7 @@ async fn watch(shared: Arc<Shared>, target: Target) {
 fn record(shared: &Shared, target: &Target, result: Result<(), String>) {
     let journal = &shared.states.journal;
     let words = result.as_ref().err().cloned();
+    let well = result.is_ok();
     let changed = target.state.checked(result, &target.check.params, clock::now());
     let subject = || format!("{} {}", target.upstream, target.name);
     match changed.health {
@@ -140,9 +158,12 @@ fn record(shared: &Shared, target: &Target, result: Result<(), String>) {
         Some(false) => journal.record("health", subject(), format!("unhealthy: {}", words.unwrap_or_default())),
         None => {}
     }
-    if let Some(transition) = changed.breaker {
-        let words = format!("{} -> {}: a health check succeeded", transition.from, transition.to);
-        journal.record("breaker", subject(), words);
+    if well {
+        target.state.breaker.healthy(journal);
+    }
+    // A check that went well all the time says nothing of a route that fails beside it.
+    if changed.recovered {
+        target.upstream_state.route_breakers().iter().for_each(|(_, breaker)| breaker.healthy(journal));
     }
 }
 

@@ -191,12 +191,15 @@ pub struct DrainArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  outrigger breaker open app\n  outrigger breaker auto app")]
+#[command(after_help = "Examples:\n  outrigger breaker open app --for 10m\n  outrigger breaker auto app")]
 pub struct BreakerArgs {
     #[arg(value_name = "STATE")]
     pub state: BreakerState,
     #[arg(value_name = "UPSTREAM")]
     pub upstream: String,
+    /// How long a forced state holds; then it judges by itself again
+    #[arg(long = "for", value_name = "TIME", default_value = "1h", value_parser = duration)]
+    pub time: Duration,
     #[command(flatten)]
     pub ask: AskArgs,
 }

@@ -219,6 +219,16 @@ impl Rows {
         let named = named.into_iter().filter(|(on, _)| *on).map(|(_, name)| name.to_owned());
         let conditions: Vec<String> = named.chain(kinds.statuses.iter().map(u16::to_string)).collect();
         self.inherited("retry", "after", "conditions", conditions.join(", "));
+        let budget = &retry.budget;
+        let per = budget.rate_min.per.as_secs_f64();
+        let value = format!(
+            "{}% of the requests of {} and {}/s; {}",
+            budget.percent.0 * 100.0,
+            time(budget.interval),
+            budget.rate_min.count as f64 / per,
+            if budget.own { "the route's own" } else { "shared by the upstream's routes" }
+        );
+        self.inherited("retry", "budget", "budget", value);
         self.inherited("retry", "body", "body_max", format!("replayed up to {}", size(retry.body_max)));
     }
 
@@ -247,10 +257,16 @@ impl Rows {
     fn upstream(&mut self, upstream: &Upstream) {
         let at = format!("upstreams.{}", upstream.name);
         let breaker = &upstream.circuit_breaker;
-        let failures = breaker.consecutive_failures.unwrap_or(5);
+        let failures = match breaker.consecutive_failures {
+            Some(failures) => failures.to_string(),
+            None => format!("5 or 1% of {}", time(breaker.window)),
+        };
         let value = match breaker.mode {
             Mode::Enforce => format!(
-                "opens after {failures} failures in a row, for {} to {}",
+                "opens after {failures} failures in a row, or {}% of at least {} requests in {}, for {} to {}",
+                breaker.failure_rate.0 * 100.0,
+                breaker.volume_min,
+                time(breaker.window),
                 time(breaker.open_for_base),
                 time(breaker.open_for_max)
             ),

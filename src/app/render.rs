@@ -153,10 +153,13 @@ fn routes(out: &mut String, routes: &[Route]) {
 
 fn upstreams(out: &mut String, upstreams: &[Upstream]) {
     for upstream in upstreams {
-        let Upstream { name, in_flight, in_flight_max, endpoints } = upstream;
+        let Upstream { name, in_flight, in_flight_max, endpoints, routes } = upstream;
         line(out, &format!("\nupstream {name}: {in_flight} of {in_flight_max} requests in flight"));
         for endpoint in endpoints {
             line(out, &format!("  {}  {}", endpoint.address, health(endpoint)));
+        }
+        for route in routes {
+            line(out, &format!("  route {}{}", route.route, breaker(&route.breaker, route.breaker_retry_ms)));
         }
     }
 }
@@ -170,14 +173,17 @@ fn health(endpoint: &Endpoint) -> String {
         (None, Some(problem)) => format!("not yet seen well: {problem}"),
         (None, None) => "not checked".to_owned(),
     };
-    let breaker = match (endpoint.breaker.as_str(), endpoint.breaker_retry_ms) {
+    let ejected = if endpoint.ejected { "; EJECTED: fails more than its neighbours" } else { "" };
+    format!("{health}{}{ejected}", breaker(&endpoint.breaker, endpoint.breaker_retry_ms))
+}
+
+fn breaker(state: &str, retry_ms: Option<u64>) -> String {
+    match (state, retry_ms) {
         ("closed" | "", _) => String::new(),
         ("off", _) => "; breaker off".to_owned(),
         ("open", Some(wait)) => format!("; breaker OPEN, tries again in {}", milliseconds(wait as f64)),
         (state, _) => format!("; breaker {}", state.replace('_', " ").to_uppercase()),
-    };
-    let ejected = if endpoint.ejected { "; EJECTED: fails more than its neighbours" } else { "" };
-    format!("{health}{breaker}{ejected}")
+    }
 }
 
 fn events(out: &mut String, events: &[Event]) {

@@ -94,7 +94,7 @@ pub async fn breaker(args: &BreakerArgs) -> Verdict {
             BreakerState::Close => "close",
             BreakerState::Auto => "auto",
         };
-        let path = format!("/breaker/{}/{state}", escape(&args.upstream));
+        let path = format!("/breaker/{}/{state}?seconds={}", escape(&args.upstream), args.time.as_secs().max(1));
         let done = expect(args.ask.client()?.post(&path, &Value::Null).await?)?;
         let word = |key: &str| done[key].as_str().unwrap_or_default().to_owned();
         Ok(show(&args.ask, &done, || format!("breaker of {}: {}", word("upstream"), word("state"))))

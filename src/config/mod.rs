@@ -10,6 +10,7 @@ pub mod settings;
 
 mod check;
 mod read;
+mod read_breaker;
 mod read_route;
 mod read_upstream;
 

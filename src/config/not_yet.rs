@@ -15,17 +15,10 @@ const fn entry(path: &'static str, what: &'static str) -> NotYet {
 
 pub const NOT_YET: &[NotYet] = &[
     entry("service.version_header", "noticing releases by a header of the app"),
-    entry("upstreams.*.circuit_breaker.failure_rate", "opening on a rate of failures"),
-    entry("upstreams.*.circuit_breaker.slow_call", "opening on slow calls"),
-    entry("upstreams.*.circuit_breaker.window", "the window of the failure rate"),
-    entry("upstreams.*.circuit_breaker.volume_min", "the minimum volume of the failure rate"),
-    entry("upstreams.*.circuit_breaker.half_open.ramp", "a ramp after half-open"),
     entry("upstreams.*.concurrency.adaptive", "the adaptive concurrency limit"),
     entry("upstreams.*.concurrency.queue", "the queue in front of the concurrency limit"),
     entry("upstreams.*.hold", "holding requests while the app is not listening"),
-    entry("retry.budget", "the retry budget"),
     entry("retry.hedge", "hedged requests"),
-    entry("routes[].retry.budget", "the retry budget"),
     entry("routes[].retry.hedge", "hedged requests"),
     entry("rate_limits.*.key", "keys other than [client_ip]"),
     entry("rate_limits.*.mode", "shadow mode of rate limits"),

@@ -6,10 +6,12 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::reader::Map;
 use super::settings::{
-    HeaderEdits, Mode, RateLimit, Retry, RetryConditions, Route, RouteAction, RouteDefaults, RouteMatch, Timeouts,
+    HeaderEdits, Mode, RateLimit, Retry, RetryBudget, RetryConditions, Route, RouteAction, RouteDefaults, RouteMatch,
+    Timeouts,
 };
 use super::units;
 use super::yaml::{Node, Value};
+use crate::core::units::{Rate, Ratio};
 
 pub fn default_timeouts() -> Timeouts {
     Timeouts {
@@ -30,13 +32,19 @@ pub fn default_retry() -> Retry {
             reset: true,
             per_try_timeout: true,
             grpc_unavailable: true,
-            statuses: vec![502, 503, 504],
+            statuses: vec![429, 502, 503, 504],
         },
         per_try: None,
         backoff_base: Duration::from_millis(25),
         backoff_factor: 2.0,
         backoff_max: Duration::from_millis(250),
         body_max: 64 * 1024,
+        budget: RetryBudget {
+            percent: Ratio(0.2),
+            interval: Duration::from_secs(10),
+            rate_min: Rate { count: 3, per: Duration::from_secs(1) },
+            own: false,
+        },
     }
 }
 
@@ -92,7 +100,7 @@ pub fn retry(map: Map<'_, '_>, inherited: &Retry) -> Retry {
         "The largest body that is remembered for another attempt.",
         units::bytes,
     );
-    map.later("budget");
+    let budget = budget(&map, &inherited.budget);
     map.later_unless("hedge", is_off);
     map.finish();
     Retry {
@@ -103,6 +111,27 @@ pub fn retry(map: Map<'_, '_>, inherited: &Retry) -> Retry {
         backoff_factor: factor.unwrap_or(inherited.backoff_factor),
         backoff_max: max.unwrap_or(inherited.backoff_max),
         body_max: body_max.unwrap_or(inherited.body_max),
+        budget,
+    }
+}
+
+fn budget(retry: &Map<'_, '_>, inherited: &RetryBudget) -> RetryBudget {
+    let map =
+        retry.block("budget", "How many attempts beyond the first, so that retries do not multiply a long fault.");
+    let percent = map.ratio("percent", "20%", "Of the real requests of the interval.");
+    let interval = map.value("interval", "duration", "10s", "What the requests are counted over.", |text| {
+        let expected = "a time of 100ms to 10m";
+        let range = Duration::from_millis(100)..=Duration::from_secs(600);
+        units::duration(text).ok().filter(|time| range.contains(time)).ok_or(expected)
+    });
+    let rate_min = map.value("rate_min", "rate", "3/s", "Allowed whatever the traffic.", units::rate);
+    map.finish();
+    RetryBudget {
+        // The file's own values are every route's; what a route sets is its alone.
+        own: retry.has("budget") && retry.path != "retry",
+        percent: percent.unwrap_or(inherited.percent),
+        interval: interval.unwrap_or(inherited.interval),
+        rate_min: rate_min.unwrap_or(inherited.rate_min),
     }
 }
 

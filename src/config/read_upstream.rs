@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use super::read;
+use super::read_breaker::circuit_breaker;
 use super::reader::Map;
 use super::settings::{
     Balance, CircuitBreaker, Endpoint, HealthCheck, HealthCheckKind, Mode, Pool, Upstream, UpstreamProtocol,
     UpstreamTls,
 };
 use super::units;
+use crate::core::units::Ratio;
 
 /// `upstream: URL`, or `upstreams:` by name.
 pub fn upstreams(root: &Map<'_, '_>) -> Vec<Upstream> {
@@ -35,9 +37,14 @@ fn plain(name: &str) -> Upstream {
         circuit_breaker: CircuitBreaker {
             mode: Mode::Enforce,
             consecutive_failures: None,
+            failure_rate: Ratio(0.5),
+            slow_call: None,
+            window: Duration::from_secs(10),
+            volume_min: 20,
             open_for_base: Duration::from_secs(5),
             open_for_max: Duration::from_secs(30),
             probes: 1,
+            ramp: Duration::from_secs(10),
         },
         concurrency_max: 1024,
         tls: None,
@@ -163,55 +170,6 @@ fn health_check(map: Map<'_, '_>, wanted: bool) -> Option<HealthCheck> {
     };
     map.finish();
     wanted.then_some(check)
-}
-
-fn circuit_breaker(map: Map<'_, '_>, plain: CircuitBreaker) -> CircuitBreaker {
-    let mode = match map.choice("mode", &["enforce", "off"], "enforce", "off lets everything through.") {
-        Some("off") => Mode::Off,
-        Some(_) | None => Mode::Enforce,
-    };
-    let consecutive = map.value(
-        "consecutive_failures",
-        "number or auto",
-        "auto",
-        "Failures in a row that open it; auto is 5.",
-        |text| match text {
-            "auto" => Ok(None),
-            text => {
-                text.parse().ok().filter(|count| *count > 0).map(Some).ok_or("auto or a whole number of at least 1")
-            }
-        },
-    );
-    for name in ["failure_rate", "slow_call", "window", "volume_min"] {
-        map.later(name);
-    }
-    let open_for = map.block("open_for", "How long it stays open; half to all of it, by chance.");
-    let base = open_for
-        .duration("base", "5s", "The first time; doubled each time it opens again.")
-        .unwrap_or(plain.open_for_base);
-    let max = open_for.duration("max", "30s", "The longest time.").unwrap_or(plain.open_for_max);
-    if max < base {
-        map.context.problem(
-            &format!("{}.max", open_for.path),
-            open_for.at("max"),
-            "a maximum below the base",
-            "a maximum of at least the base",
-            None,
-        );
-    }
-    open_for.finish();
-    let half_open = map.block("half_open", "Testing whether the app is back.");
-    let probes = half_open.count("probes", "1", "Test requests at a time.").and_then(|count| u32::try_from(count).ok());
-    half_open.later("ramp");
-    half_open.finish();
-    map.finish();
-    CircuitBreaker {
-        mode,
-        consecutive_failures: consecutive.flatten(),
-        open_for_base: base,
-        open_for_max: max,
-        probes: probes.unwrap_or(plain.probes),
-    }
 }
 
 fn tls(map: Map<'_, '_>, wanted: bool) -> Option<UpstreamTls> {

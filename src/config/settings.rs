@@ -8,6 +8,12 @@ use ipnet::IpNet;
 
 use crate::core::units::{Address, Rate, Ratio};
 
+mod listener;
+
+pub use self::listener::{
+    CertificateFiles, ClientAuth, Direction, HttpsRedirect, Listener, ProxyProtocol, ServerTls, TlsVersion,
+};
+
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -48,73 +54,6 @@ pub struct Service {
     pub runbook: Option<String>,
     pub repository: Option<String>,
     pub dependencies: Vec<String>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Listener {
-    pub name: String,
-    pub address: Address,
-    pub redirect_to_https: Option<HttpsRedirect>,
-    pub tls: Option<ServerTls>,
-    pub proxy_protocol: ProxyProtocol,
-    /// Open connections on this listener, all workers together.
-    pub connections_max: usize,
-    pub connections_per_client_max: Option<usize>,
-    /// Every request goes to this upstream, without routes.
-    pub upstream: Option<String>,
-    pub direction: Direction,
-    /// From the first byte (or the accept) to the end of the request head.
-    pub request_header_timeout: Duration,
-    /// An idle keep-alive connection is closed after this long.
-    pub keep_alive: Duration,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    Inbound,
-    Outbound,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProxyProtocol {
-    Off,
-    V1,
-    V2,
-    Any,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpsRedirect {
-    pub port: u16,
-    /// Only these hosts are ever named in a Location; lower case, without port.
-    pub hosts: Vec<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerTls {
-    /// At least one; the first is the default when no name matches.
-    pub certificates: Vec<CertificateFiles>,
-    pub min_version: TlsVersion,
-    pub client_auth: ClientAuth,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct CertificateFiles {
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsVersion {
-    Tls12,
-    Tls13,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClientAuth {
-    Off,
-    Request { ca: PathBuf },
-    Require { ca: PathBuf },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -193,12 +132,26 @@ pub struct Pool {
 #[derive(Clone, Debug, PartialEq)]
 pub struct CircuitBreaker {
     pub mode: Mode,
-    /// `None` is auto; in this version auto is exactly 5.
+    /// `None` is auto: 5, or 1 % of the window's requests if that is more.
     pub consecutive_failures: Option<u32>,
+    pub failure_rate: Ratio,
+    pub slow_call: Option<SlowCall>,
+    /// What failures and slow calls are counted over.
+    pub window: Duration,
+    /// Requests in the window below which no rate opens it.
+    pub volume_min: u32,
     pub open_for_base: Duration,
     pub open_for_max: Duration,
     /// Test requests let through at a time while half-open.
     pub probes: u32,
+    /// How long a growing share passes after a good test; zero closes at once.
+    pub ramp: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlowCall {
+    pub rate: Ratio,
+    pub duration: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -301,6 +254,20 @@ pub struct Retry {
     pub backoff_factor: f64,
     pub backoff_max: Duration,
     pub body_max: u64,
+    pub budget: RetryBudget,
+}
+
+/// How many attempts beyond the first there may be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryBudget {
+    /// Of the real requests.
+    pub percent: Ratio,
+    /// The window they are counted over.
+    pub interval: Duration,
+    /// Allowed whatever the traffic.
+    pub rate_min: Rate,
+    /// Typed for this route, which then has a bucket of its own; else all routes of an upstream share one.
+    pub own: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,6 +19,7 @@ pub mod backoff;
 pub mod balance;
 pub mod breaker;
 pub mod bucket;
+pub mod budget;
 pub mod drain;
 pub mod eject;
 pub mod health;
@@ -26,6 +27,7 @@ pub mod histogram;
 pub mod inflight;
 pub mod keyed;
 pub mod retry;
+pub mod window;
 
 #[cfg(test)]
 mod testing;

@@ -9,6 +9,13 @@ use http::Method;
 use http::header::{HeaderMap, HeaderName};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// The number of an attempt, told to the app from the second on.
+pub const X_ATTEMPT: HeaderName = HeaderName::from_static("x-request-attempt");
+/// Envoy's name for the same.
+const X_ENVOY_ATTEMPT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+/// gRPC's: how many came before (gRFC A6).
+pub const GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// What a longer Retry-After is taken for, so that the wait can be added to any clock: a year is "not today".
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -41,6 +48,39 @@ pub fn parse_retry_after(value: &[u8], now: SystemTime, date: impl Fn(&str) -> O
         date(text)?.duration_since(now).unwrap_or_default()
     };
     Some(wait.min(RETRY_AFTER_MAX))
+}
+
+/// The attempts that somebody nearer to the client says were made before this request: the most that any of the
+/// three fields says. Whoever lies here only takes retries from their own request.
+pub fn previous_attempts(headers: &HeaderMap) -> u32 {
+    let number = |name: &HeaderName| -> Option<u32> { headers.get(name)?.to_str().ok()?.parse().ok() };
+    let counted = [&X_ATTEMPT, &X_ENVOY_ATTEMPT].map(|name| number(name).map_or(0, |count| count.saturating_sub(1)));
+    counted.into_iter().chain(number(&GRPC_PREVIOUS_ATTEMPTS)).max().unwrap_or(0)
+}
+
+/// How many attempts are ours to make when `previous` were made before: together no more than one proxy alone would
+/// make, so that retries of several layers add up instead of multiplying. Always at least one.
+pub fn attempts_left(configured: u32, previous: u32) -> u32 {
+    configured.saturating_sub(previous).max(1)
+}
+
+/// What a gRPC server says of another attempt (gRFC A6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushback {
+    /// Nothing: as the client's own policy has it.
+    Unsaid,
+    /// A negative number, or one that cannot be read: no further attempt.
+    Never,
+    /// After exactly so long.
+    After(Duration),
+}
+
+pub fn pushback(headers: &HeaderMap) -> Pushback {
+    let Some(value) = headers.get(&GRPC_PUSHBACK) else { return Pushback::Unsaid };
+    match value.to_str().ok().and_then(|text| text.parse::<u32>().ok()) {
+        Some(millis) => Pushback::After(Duration::from_millis(millis.into())),
+        None => Pushback::Never,
+    }
 }
 
 #[cfg(test)]
@@ -101,5 +141,34 @@ mod tests {
         }
         assert_eq!(parse_retry_after(b"99999999999999999999999", now, |_| None), Some(RETRY_AFTER_MAX));
         assert_eq!(parse_retry_after(b"far", now, |_| Some(now + 2 * RETRY_AFTER_MAX)), Some(RETRY_AFTER_MAX));
+    }
+
+    #[test]
+    fn whoever_has_tried_before_leaves_us_fewer_attempts() {
+        for (fields, previous, left) in [
+            (&[][..], 0, 3),
+            (&[("x-request-attempt", "1")], 0, 3),
+            (&[("x-request-attempt", "2")], 1, 2),
+            (&[("x-envoy-attempt-count", "3")], 2, 1),
+            (&[("grpc-previous-rpc-attempts", "1")], 1, 2),
+            (&[("x-request-attempt", "2"), ("grpc-previous-rpc-attempts", "2")], 2, 1),
+            (&[("x-request-attempt", "4294967295")], u32::MAX - 1, 1),
+            (&[("x-request-attempt", "4294967296")], 0, 3),
+            (&[("x-request-attempt", "-1"), ("x-envoy-attempt-count", "two")], 0, 3),
+        ] {
+            let found = previous_attempts(&map(fields));
+            assert_eq!((found, attempts_left(3, found)), (previous, left), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_may_set_the_wait_or_forbid_another_attempt() {
+        let said = |value: &str| pushback(&map(&[("grpc-retry-pushback-ms", value)]));
+        assert_eq!(pushback(&HeaderMap::new()), Pushback::Unsaid);
+        assert_eq!(said("0"), Pushback::After(Duration::ZERO));
+        assert_eq!(said("250"), Pushback::After(Duration::from_millis(250)));
+        for never in ["-1", "", "soon", "4294967296", "1.5"] {
+            assert_eq!(said(never), Pushback::Never, "{never}");
+        }
     }
 }

@@ -7,20 +7,19 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::headers::{self, NotAHeader};
 use super::{
-    Action, Balance, CheckKind, ClientAuth, DrainPlan, EndpointPlan, HealthCheck, HttpsRedirect, LimitPlan,
-    ListenerPlan, Plan, ProxyProtocol, Retry, Rewrite, RoutePlan, Template, Timeouts, TlsPlan, TracePlan, UpstreamPlan,
+    Action, Balance, BreakerPlan, BudgetPlan, CheckKind, ClientAuth, DrainPlan, EndpointPlan, HealthCheck,
+    HttpsRedirect, LimitPlan, ListenerPlan, Plan, ProxyProtocol, Retry, Rewrite, RoutePlan, Template, Timeouts,
+    TlsPlan, TracePlan, UpstreamPlan,
 };
 use crate::config::settings as wanted;
+use crate::core::breaker::Consecutive;
 use crate::core::route::{Router, Rule};
 use crate::core::units::Address;
-use crate::core::{backoff, balance, breaker, bucket, eject, health};
+use crate::core::{backoff, balance, breaker, bucket, budget, eject, health};
 use crate::state::clock;
 use crate::state::states::States;
 use crate::telemetry::Telemetry;
 use crate::upstream::{ClientTls, EndpointSpec, Protocol};
-
-/// `consecutive_failures: auto`.
-const CONSECUTIVE_FAILURES_AUTO: u32 = 5;
 
 /// Something that only shows when the plan is made.
 #[derive(Debug)]
@@ -87,7 +86,6 @@ impl Compiler<'_> {
         for endpoint in &endpoints {
             endpoint.state.place(among_others, clock::now());
         }
-        let breaker = &upstream.circuit_breaker;
         UpstreamPlan {
             name: upstream.name.as_str().into(),
             metrics: self.telemetry.upstream_metrics(&upstream.name),
@@ -102,12 +100,7 @@ impl Compiler<'_> {
                 load: balance::Params::default(),
                 eject: eject::Params::default(),
             },
-            breaker: (breaker.mode == wanted::Mode::Enforce).then(|| breaker::Params {
-                consecutive_failures: breaker.consecutive_failures.unwrap_or(CONSECUTIVE_FAILURES_AUTO),
-                open_for_base: breaker.open_for_base,
-                open_for_max: breaker.open_for_max,
-                probes: breaker.probes,
-            }),
+            breaker: breaker(&upstream.circuit_breaker),
             concurrency_max: upstream.concurrency_max,
             health_check: upstream.health_check.as_ref().map(|check| HealthCheck {
                 kind: match &check.kind {
@@ -188,18 +181,61 @@ impl Compiler<'_> {
             }
         };
         let limits: Vec<LimitPlan> = route.rate_limits.iter().filter_map(|name| self.limit(name)).collect();
+        let breaker = match &action {
+            Action::Forward { upstream, .. } => Some(upstream.state.route_breaker(&upstream.name, &route.name)),
+            Action::Redirect { .. } => None,
+        };
         Some(Arc::new(RoutePlan {
+            breaker,
             name: route.name.as_str().into(),
             metrics: self.telemetry.route_metrics(&route.name),
             action,
             timeouts: timeouts(&route.timeouts),
-            retry: retry(&route.retry),
+            retry: self.retry(route),
             limits_policy: headers::limits_policy(&limits),
             limits,
             body_max: route.body_max,
             request_edits,
             response,
         }))
+    }
+
+    fn retry(&self, route: &wanted::Route) -> Retry {
+        let retry = &route.retry;
+        let budget = match &route.action {
+            wanted::RouteAction::Forward { upstream, .. } => Some(self.budget(upstream, route)),
+            wanted::RouteAction::Redirect { .. } => None,
+        };
+        Retry {
+            attempts: retry.attempts,
+            connect: retry.conditions.connect,
+            reset: retry.conditions.reset,
+            per_try_timeout: retry.conditions.per_try_timeout,
+            grpc_unavailable: retry.conditions.grpc_unavailable,
+            statuses: retry.conditions.statuses.clone(),
+            per_try: retry.per_try,
+            backoff: backoff::Backoff {
+                base: retry.backoff_base,
+                factor: retry.backoff_factor,
+                max: retry.backoff_max,
+            },
+            body_max: retry.body_max,
+            budget,
+        }
+    }
+
+    /// Routes that inherit the budget share their upstream's; one that sets it has its own.
+    fn budget(&self, upstream: &str, route: &wanted::Route) -> BudgetPlan {
+        let wanted::RetryBudget { percent, interval, rate_min, own } = &route.retry.budget;
+        BudgetPlan {
+            params: budget::Params {
+                ratio: percent.0,
+                window: *interval,
+                floor: rate_min.count as f64 / rate_min.per.as_secs_f64(),
+            },
+            state: self.states.budget(upstream, if *own { &route.name } else { "" }),
+            own: *own,
+        }
     }
 
     fn limit(&self, name: &str) -> Option<LimitPlan> {
@@ -330,18 +366,25 @@ fn timeouts(timeouts: &wanted::Timeouts) -> Timeouts {
     }
 }
 
-fn retry(retry: &wanted::Retry) -> Retry {
-    Retry {
-        attempts: retry.attempts,
-        connect: retry.conditions.connect,
-        reset: retry.conditions.reset,
-        per_try_timeout: retry.conditions.per_try_timeout,
-        grpc_unavailable: retry.conditions.grpc_unavailable,
-        statuses: retry.conditions.statuses.clone(),
-        per_try: retry.per_try,
-        backoff: backoff::Backoff { base: retry.backoff_base, factor: retry.backoff_factor, max: retry.backoff_max },
-        body_max: retry.body_max,
-    }
+fn breaker(breaker: &wanted::CircuitBreaker) -> Option<BreakerPlan> {
+    let shadow = match breaker.mode {
+        wanted::Mode::Off => return None,
+        wanted::Mode::Enforce => false,
+        wanted::Mode::Shadow => true,
+    };
+    let route = breaker::Params {
+        consecutive: breaker.consecutive_failures.map_or(Consecutive::Auto, Consecutive::Exactly),
+        failure_rate: breaker.failure_rate.0,
+        volume_min: breaker.volume_min,
+        slow_rate: breaker.slow_call.as_ref().map(|slow| slow.rate.0),
+        window: breaker.window,
+        open_for_base: breaker.open_for_base,
+        open_for_max: breaker.open_for_max,
+        probes: breaker.probes,
+        ramp: breaker.ramp,
+    };
+    let slow = breaker.slow_call.as_ref().map(|slow| slow.duration);
+    Some(BreakerPlan { endpoint: breaker::Params { slow_rate: None, ..route }, route, slow, shadow })
 }
 
 fn tls(tls: &wanted::ServerTls) -> TlsPlan {

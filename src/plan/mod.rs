@@ -16,7 +16,9 @@ use ipnet::IpNet;
 
 use crate::core::route::Router;
 use crate::core::units::Address;
-use crate::core::{backoff, balance, breaker, bucket, eject, health};
+use crate::core::{backoff, balance, breaker, bucket, budget, eject, health};
+use crate::state::breaker::BreakerState;
+use crate::state::budget::BudgetState;
 use crate::state::endpoint::{EndpointState, UpstreamState};
 use crate::state::limit::LimitState;
 use crate::telemetry::{RouteMetrics, UpstreamMetrics};
@@ -133,6 +135,8 @@ pub struct RoutePlan {
     pub action: Action,
     pub timeouts: Timeouts,
     pub retry: Retry,
+    /// Of the answers on this route; `None` for routes that ask no app.
+    pub breaker: Option<Arc<BreakerState>>,
     pub limits: Vec<LimitPlan>,
     /// The `RateLimit-Policy` of this route, when it has limits.
     pub limits_policy: Option<HeaderValue>,
@@ -175,6 +179,17 @@ pub struct Retry {
     pub per_try: Option<Duration>,
     pub backoff: backoff::Backoff,
     pub body_max: u64,
+    /// `None` for routes that ask no app.
+    pub budget: Option<BudgetPlan>,
+}
+
+/// The bucket further attempts are paid from: the upstream's, or the route's own.
+#[derive(Clone)]
+pub struct BudgetPlan {
+    pub params: budget::Params,
+    pub state: Arc<BudgetState>,
+    /// The route has a budget of its own.
+    pub own: bool,
 }
 
 pub struct LimitPlan {
@@ -211,9 +226,21 @@ pub struct UpstreamPlan {
     pub state: Arc<UpstreamState>,
     pub endpoints: Vec<EndpointPlan>,
     pub balance: Balance,
-    pub breaker: Option<breaker::Params>,
+    /// `None` is off.
+    pub breaker: Option<BreakerPlan>,
     pub concurrency_max: usize,
     pub health_check: Option<HealthCheck>,
+}
+
+/// How the breakers of an upstream judge: its endpoints by their transport, the routes to it by its answers.
+#[derive(Clone, Copy, Debug)]
+pub struct BreakerPlan {
+    pub endpoint: breaker::Params,
+    pub route: breaker::Params,
+    /// From when on a good answer is a slow call.
+    pub slow: Option<Duration>,
+    /// Judges, tells and counts, and lets everything through.
+    pub shadow: bool,
 }
 
 /// How the endpoints are chosen.

@@ -30,7 +30,9 @@ pub async fn body(exchange: &mut Exchange, route: &RoutePlan, req: &mut Request<
     if req.body().is_empty() {
         return Ok(());
     }
-    let again = route.retry.attempts > 1 && retry::may_replay(req.method(), req.headers());
+    // A gRPC call is kept although it may not be replayed: HTTP/2 says of a request that it was not looked at only after
+    // its body has left.
+    let again = route.retry.attempts > 1 && (retry::may_replay(req.method(), req.headers()) || exchange.is_grpc());
     let held_back = req.headers().contains_key(header::EXPECT);
     let known = req.headers().contains_key(header::CONTENT_LENGTH);
     let body = std::mem::replace(req.body_mut(), ClientBody::Empty);

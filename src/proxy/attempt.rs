@@ -3,7 +3,6 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,34 +12,24 @@ use http::{Request, Response, StatusCode};
 use super::choose::{self, Turn};
 use super::exchange::Exchange;
 use super::identify::write_trace;
+use super::permit::Permit;
 use super::refusal::Refusal;
-use super::upload::{ClientBody, Upload, UploadFailure, View};
-use crate::core::breaker::{Outcome, Params};
-use crate::core::{backoff, deadline, framing, retry};
+use super::timers::Timers;
+use super::upload::{ClientBody, Upload, View};
+use super::verdict::{Again, Sent, Stop, Tried, Verdict, judge};
+use crate::core::breaker::Outcome;
+use crate::core::retry::{GRPC_PREVIOUS_ATTEMPTS, X_ATTEMPT};
+use crate::core::{backoff, deadline, retry};
 use crate::plan::{EndpointPlan, RoutePlan, UpstreamPlan};
 use crate::state::clock;
-use crate::state::endpoint::{Admission, EndpointState};
 use crate::telemetry::AttemptRecord;
 use crate::upstream::{SendError, SendHow, UpstreamBody};
 
 const X_REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 const X_ENVOY_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-/// The number of an attempt, from the second on.
-const X_ATTEMPT: HeaderName = HeaderName::from_static("x-request-attempt");
-/// How often the pace of an upload is looked at.
-const PACE_INTERVAL: Duration = Duration::from_secs(1);
-/// gRPC's UNAVAILABLE.
-const GRPC_UNAVAILABLE: &[u8] = b"14";
 
-/// What one attempt came to.
-enum Tried {
-    Answer(Response<UpstreamBody>),
-    Failed(Refusal),
-}
-
-/// Sends the request until an attempt's answer is to be given, or none is left.
+/// The tries of one request.
 pub async fn forward(
     exchange: &mut Exchange,
     req: Request<ClientBody>,
@@ -49,43 +38,20 @@ pub async fn forward(
     let (Some(route), Some(upstream)) = (exchange.route.clone(), exchange.upstream.clone()) else {
         return Err(Refusal::RouteNotFound);
     };
-    let may_replay = upgrade.is_none() && retry::may_replay(req.method(), req.headers());
-    let run =
-        Run { attempts_max: if may_replay { route.retry.attempts } else { 1 }, may_replay, upgrade, route, upstream };
-    let (head, body) = req.into_parts();
-    if !body.is_empty() {
-        let record_max = if run.attempts_max > 1 { run.route.retry.body_max } else { 0 };
-        exchange.upload = Some(Upload::new(body, record_max, run.route.body_max));
+    let previous = retry::previous_attempts(req.headers());
+    let run = Run {
+        attempts_max: retry::attempts_left(route.retry.attempts, previous),
+        may_replay: upgrade.is_none() && retry::may_replay(req.method(), req.headers()),
+        previous,
+        upgrade,
+        route,
+        upstream,
+    };
+    if let Some(budget) = &run.route.retry.budget {
+        budget.state.request(&budget.params, exchange.started);
     }
-    let mut head = Request::from_parts(head, ());
-    let mut previous: Option<Tried> = None;
-    for number in 1.. {
-        let now = clock::now();
-        let (endpoint, permit) = match run.choose(exchange, now) {
-            Ok(chosen) => chosen,
-            // The last attempt opened the breaker: the answer is what that attempt came to.
-            Err(refusal) => return previous.map_or(Err(refusal), Tried::into_answer),
-        };
-        drop(previous.take());
-        let (tried, retryable) = run.once(exchange, endpoint, permit, &mut head, number).await?;
-        let again = retryable && number < run.attempts_max && exchange.upload.as_ref().is_none_or(Upload::replayable);
-        let wait = backoff::delay(&run.route.retry.backoff, number, clock::unit());
-        if !again || clock::now() + wait >= exchange.deadline {
-            return tried.into_answer();
-        }
-        previous = Some(tried);
-        tokio::time::sleep(wait).await;
-    }
-    Err(Refusal::TotalTimeout)
-}
-
-impl Tried {
-    fn into_answer(self) -> Result<Response<UpstreamBody>, Refusal> {
-        match self {
-            Tried::Answer(response) => Ok(response),
-            Tried::Failed(refusal) => Err(refusal),
-        }
-    }
+    let (head, _) = req.into_parts(); // the body is the exchange's since it began to arrive
+    run.tries(exchange, Request::from_parts(head, ())).await
 }
 
 /// What stays the same over a request's attempts.
@@ -94,10 +60,87 @@ struct Run<'a> {
     upstream: Arc<UpstreamPlan>,
     attempts_max: u32,
     may_replay: bool,
+    /// Attempts that somebody before us has made.
+    previous: u32,
     upgrade: Option<&'a str>,
 }
 
+/// One attempt among the others.
+#[derive(Clone, Copy)]
+struct Try {
+    /// From 1; an attempt that cost nothing is not counted.
+    number: u32,
+    /// Take no pooled connection.
+    fresh: bool,
+}
+
+/// What comes after an attempt.
+enum Next {
+    Stop,
+    /// Again at once, as if the last one had not been.
+    Fresh,
+    After(Duration),
+}
+
 impl Run<'_> {
+    /// Sends the request until an attempt's answer is to be given, or none is left.
+    async fn tries(&self, exchange: &mut Exchange, mut head: Request<()>) -> Result<Response<UpstreamBody>, Refusal> {
+        let mut previous: Option<Tried> = None;
+        let mut turn = Try { number: 1, fresh: false };
+        loop {
+            let now = clock::now();
+            let (endpoint, permit) = match self.choose(exchange, now) {
+                Ok(chosen) => chosen,
+                // The last attempt opened the breaker: the answer is what that attempt came to.
+                Err(refusal) => return previous.map_or(Err(refusal), Tried::into_answer),
+            };
+            drop(previous.take());
+            let (tried, again) = self.once(exchange, endpoint, permit, &mut head, turn).await?;
+            match self.next(exchange, again, turn) {
+                Next::Stop => return tried.into_answer(),
+                Next::Fresh => turn.fresh = true,
+                Next::After(wait) => {
+                    turn = Try { number: turn.number + 1, fresh: false };
+                    tokio::time::sleep(wait).await;
+                }
+            }
+            previous = Some(tried);
+        }
+    }
+
+    /// Whether, and when, another attempt follows one that came to `again`.
+    fn next(&self, exchange: &mut Exchange, again: Again, turn: Try) -> Next {
+        let unwritten = matches!(again, Again::Fresh | Again::Unwritten);
+        let can = |upload: &Upload| if unwritten { upload.whole() } else { upload.replayable() };
+        if !exchange.upload.as_ref().is_none_or(can) {
+            return Next::Stop;
+        }
+        let backoff = || backoff::delay(&self.route.retry.backoff, turn.number, clock::unit());
+        let wait = match again {
+            Again::No => return Next::Stop,
+            Again::Fresh if !turn.fresh => return Next::Fresh,
+            Again::Replay { .. } | Again::Pushback { .. } if !self.may_replay => return Next::Stop,
+            Again::Fresh | Again::Unwritten => backoff(),
+            Again::Replay { after } => backoff().max(after),
+            Again::Pushback { after } => after,
+        };
+        if turn.number >= self.attempts_max {
+            return Next::Stop;
+        }
+        let now = clock::now();
+        if !(deadline::Deadline { at: exchange.deadline }).fits(now, wait) {
+            exchange.notes.push("no time was left for another attempt".to_owned());
+            return Next::Stop;
+        }
+        if let Some(budget) = &self.route.retry.budget
+            && !budget.state.spend(&budget.params, now)
+        {
+            exchange.notes.push(format!("the retry budget of {} was spent: no further attempt", self.upstream.name));
+            return Next::Stop;
+        }
+        Next::After(wait)
+    }
+
     /// One attempt, and whether it may be followed by another. `Err` is a refusal that no attempt would change.
     async fn once(
         &self,
@@ -105,42 +148,41 @@ impl Run<'_> {
         endpoint: &EndpointPlan,
         mut permit: Permit,
         head: &mut Request<()>,
-        number: u32,
-    ) -> Result<(Tried, bool), Refusal> {
+        turn: Try,
+    ) -> Result<(Tried, Again), Refusal> {
         let began = permit.taken;
         exchange.forwarded.get_or_insert(began);
         exchange.turn = Turn::begin(&self.upstream, endpoint);
         let span = clock::random().max(1);
-        // The last attempt takes the head, the others a copy.
-        let taken = if number >= self.attempts_max { std::mem::take(head) } else { head.clone() };
-        let mut request = taken.map(|()| exchange.upload.as_ref().map_or_else(View::empty, Upload::view));
-        self.address(exchange, endpoint, request.headers_mut(), number, began);
+        let mut request = head.clone().map(|()| exchange.upload.as_ref().map_or_else(View::empty, Upload::view));
+        self.address(exchange, endpoint, request.headers_mut(), turn.number, began);
         write_trace(exchange, request.headers_mut(), span);
         let how = SendHow {
             connect_timeout: self.route.timeouts.connect.min(exchange.deadline.saturating_duration_since(began)),
             want_http2: exchange.is_grpc(),
-            fresh: false,
+            fresh: turn.fresh,
             // What nothing comes after is as careful as what may not be sent twice.
-            replayable: self.may_replay && number < self.attempts_max,
+            replayable: self.may_replay && turn.number < self.attempts_max,
         };
         let pool = exchange.proxy.pool(endpoint);
         let sent = self.wait(exchange, began, pool.send(request, how)).await;
         let ended = clock::now();
+        let served = self.timers(exchange, began).served(ended);
         let (tried, verdict) = judge(sent, exchange, &self.route);
         if let Tried::Answer(response) = &tried {
             exchange.first_byte = Some(ended);
             if self.upgrade.is_none() && response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                permit.settle(Outcome::Failure, ended);
+                permit.settle(&Verdict { answer: Outcome::Failure, label: "upgrade_failed", ..verdict }, served, ended);
                 return Err(Refusal::UpgradeFailed);
             }
         }
-        permit.settle(verdict.breaker, ended);
+        permit.settle(&verdict, served, ended);
         let (status, reused) = match &tried {
             Tried::Answer(response) => (response.status().as_u16(), response.body().reused()),
             Tried::Failed(_) => (0, false),
         };
         let took = ended.saturating_duration_since(began);
-        choose::learn(&self.upstream, endpoint, exchange, verdict.breaker, status, (took, ended));
+        choose::learn(&self.upstream, endpoint, exchange, verdict.outcome(), status, (took, ended));
         exchange.attempts.push(AttemptRecord {
             endpoint: endpoint.name.clone(),
             started_after: began.saturating_duration_since(exchange.started),
@@ -150,22 +192,24 @@ impl Run<'_> {
             reused,
             span,
         });
-        Ok((tried, verdict.retryable))
+        Ok((tried, verdict.again))
     }
 
     /// The best endpoint whose breaker lets the request through ([`choose::next`] says which are better).
     fn choose(&self, exchange: &Exchange, now: Instant) -> Result<(&EndpointPlan, Permit), Refusal> {
+        let refused = |retry_after| Refusal::BreakerOpen { retry_after };
+        let mut permit = Permit::of_route(exchange, &self.route, &self.upstream, now).map_err(refused)?;
         let mut tried: Vec<usize> = Vec::new();
         let mut retry_after: Option<Duration> = None;
         while let Some(index) = choose::next(&self.upstream, exchange, &tried, now) {
             let endpoint = &self.upstream.endpoints[index];
-            match Permit::take(endpoint, self.upstream.breaker.as_ref(), exchange, now) {
-                Ok(permit) => return Ok((endpoint, permit)),
+            match permit.of_endpoint(endpoint) {
+                Ok(()) => return Ok((endpoint, permit)),
                 Err(wait) => retry_after = Some(retry_after.map_or(wait, |sooner| sooner.min(wait))),
             }
             tried.push(index);
         }
-        Err(Refusal::BreakerOpen { retry_after: retry_after.unwrap_or(super::RETRY_AFTER_DEFAULT) })
+        Err(refused(retry_after.unwrap_or(super::RETRY_AFTER_DEFAULT)))
     }
 
     /// What differs from attempt to attempt in the fields the app sees: time left, number, host.
@@ -180,8 +224,12 @@ impl Run<'_> {
         } else if let Ok(value) = HeaderValue::try_from(deadline::format_grpc_timeout(left)) {
             fields.insert(GRPC_TIMEOUT, value);
         }
+        let before = self.previous.saturating_add(number - 1);
         if number > 1 {
-            fields.insert(X_ATTEMPT, HeaderValue::from(number));
+            fields.insert(X_ATTEMPT, HeaderValue::from(before.saturating_add(1)));
+            if exchange.is_grpc() {
+                fields.insert(GRPC_PREVIOUS_ATTEMPTS, HeaderValue::from(before));
+            }
         }
         if exchange.outbound() {
             fields.insert(header::HOST, to.authority.clone());
@@ -194,14 +242,17 @@ impl Run<'_> {
         }
     }
 
+    fn timers<'x>(&'x self, exchange: &'x Exchange, began: Instant) -> Timers<'x> {
+        Timers { route: &self.route, deadline: exchange.deadline, began, upload: exchange.upload.as_ref() }
+    }
+
     /// Waits for the head of the answer as long as every timer allows.
     async fn wait<F, T, B>(&self, exchange: &Exchange, began: Instant, send: F) -> Sent<T, B>
     where
         F: Future<Output = Result<T, SendError<B>>>,
     {
         let mut send = pin!(send);
-        let timers =
-            Timers { route: &self.route, deadline: exchange.deadline, began, upload: exchange.upload.as_ref() };
+        let timers = self.timers(exchange, began);
         let mut sleep = pin!(tokio::time::sleep_until(timers.next(began).into()));
         loop {
             tokio::select! {
@@ -210,167 +261,11 @@ impl Run<'_> {
                 () = &mut sleep => {
                     let now = clock::now();
                     if let Some(refusal) = timers.fired(now) {
-                        return Err(Stop::Timer(refusal));
+                        return Err(Stop::Timer { refusal, served: timers.served(now) });
                     }
                     sleep.as_mut().reset(timers.next(now).into());
                 }
             }
-        }
-    }
-}
-
-type Sent<T, B> = Result<T, Stop<B>>;
-
-/// Why there is no answer.
-enum Stop<B> {
-    Error(SendError<B>),
-    Timer(Refusal),
-}
-
-/// The timers that run while an attempt waits for its answer.
-struct Timers<'a> {
-    route: &'a RoutePlan,
-    deadline: Instant,
-    began: Instant,
-    upload: Option<&'a Upload>,
-}
-
-impl Timers<'_> {
-    /// When to look again.
-    fn next(&self, now: Instant) -> Instant {
-        let mut next = self.deadline;
-        if let Some(per_try) = self.route.retry.per_try {
-            next = next.min(self.began + per_try);
-        }
-        match self.upload.map(Upload::ended) {
-            Some(None) => next.min(now + PACE_INTERVAL),
-            Some(Some(ended)) => next.min(ended.max(self.began) + self.route.timeouts.first_byte),
-            None => next.min(self.began + self.route.timeouts.first_byte),
-        }
-    }
-
-    /// What is over at `now`. The first-byte timer runs from the end of the upload.
-    fn fired(&self, now: Instant) -> Option<Refusal> {
-        if now >= self.deadline {
-            return Some(Refusal::TotalTimeout);
-        }
-        if self.route.retry.per_try.is_some_and(|per_try| now >= self.began + per_try) {
-            return Some(Refusal::PerTryTimeout);
-        }
-        let waiting_since = match self.upload {
-            None => self.began,
-            Some(upload) => match upload.ended() {
-                Some(ended) => ended.max(self.began),
-                None => {
-                    let timeouts = &self.route.timeouts;
-                    let slow = upload.too_slow(now, timeouts.request_body_rate_min, timeouts.request_body_grace);
-                    return slow.then_some(Refusal::RequestBodyTimeout);
-                }
-            },
-        };
-        (now >= waiting_since + self.route.timeouts.first_byte).then_some(Refusal::FirstByteTimeout)
-    }
-}
-
-/// What an attempt means to the breaker, to the record, and to a next attempt.
-struct Verdict {
-    breaker: Outcome,
-    label: &'static str,
-    retryable: bool,
-}
-
-/// Sorts out whose fault a failed attempt is: only the app's count against it.
-fn judge<B>(sent: Sent<Response<UpstreamBody>, B>, exchange: &Exchange, route: &RoutePlan) -> (Tried, Verdict) {
-    let retry = &route.retry;
-    let failed = |refusal: Refusal, retryable| {
-        let label = refusal.label();
-        (Tried::Failed(refusal), Verdict { breaker: Outcome::Failure, label, retryable })
-    };
-    match sent {
-        Ok(response) => judge_answer(response, exchange, route),
-        Err(Stop::Timer(refusal)) => match refusal {
-            // The client was slow, not the app.
-            Refusal::RequestBodyTimeout => ours(refusal),
-            Refusal::PerTryTimeout => failed(refusal, retry.per_try_timeout),
-            refusal => failed(refusal, false),
-        },
-        Err(Stop::Error(error)) => match error {
-            SendError::ConnectRefused { .. } => failed(Refusal::ConnectRefused, retry.connect),
-            SendError::ConnectTimeout { .. } => failed(Refusal::ConnectTimeout, retry.connect),
-            SendError::ConnectFailed { .. } => failed(Refusal::ConnectFailed, retry.connect),
-            SendError::NeverWritten { .. } => failed(Refusal::Reset, retry.reset),
-            SendError::Reset { .. } => failed(Refusal::Reset, retry.reset),
-            SendError::BadResponse { .. } => failed(Refusal::ResponseMalformed, false),
-            SendError::RequestBody { .. } => match exchange.upload.as_ref().and_then(Upload::failure) {
-                Some(UploadFailure::TooLarge) => ours(Refusal::BodyTooLarge),
-                Some(UploadFailure::Client) | None => ours(Refusal::RequestBroken),
-            },
-            SendError::Canceled => failed(Refusal::Reset, retry.reset),
-        },
-    }
-}
-
-/// A failure that says nothing about the app.
-fn ours(refusal: Refusal) -> (Tried, Verdict) {
-    let label = refusal.label();
-    (Tried::Failed(refusal), Verdict { breaker: Outcome::Ignored, label, retryable: false })
-}
-
-fn judge_answer(response: Response<UpstreamBody>, exchange: &Exchange, route: &RoutePlan) -> (Tried, Verdict) {
-    let status = response.status().as_u16();
-    if framing::check_response(response.version(), status, response.headers()).is_err() {
-        let label = Refusal::ResponseMalformed.label();
-        let verdict = Verdict { breaker: Outcome::Failure, label, retryable: false };
-        return (Tried::Failed(Refusal::ResponseMalformed), verdict);
-    }
-    let unavailable = exchange.is_grpc()
-        && response.headers().get(&GRPC_STATUS).is_some_and(|code| code.as_bytes() == GRPC_UNAVAILABLE);
-    // A plain 500 is one request's bug; these three say that the app as a whole is in trouble.
-    let trouble = matches!(status, 502..=504) || unavailable;
-    let verdict = Verdict {
-        breaker: if trouble { Outcome::Failure } else { Outcome::Success },
-        label: if unavailable { "grpc_unavailable" } else { "answered" },
-        retryable: route.retry.statuses.contains(&status) || (unavailable && route.retry.grpc_unavailable),
-    };
-    (Tried::Answer(response), verdict)
-}
-
-/// The breaker's leave for one attempt. Dropped unsettled, it says nothing of the app and frees its place.
-struct Permit {
-    endpoint: Arc<EndpointState>,
-    held: Option<(Admission, Params)>,
-    proxy: Rc<super::Proxy>,
-    taken: Instant,
-}
-
-impl Permit {
-    fn take(
-        endpoint: &EndpointPlan,
-        params: Option<&Params>,
-        exchange: &Exchange,
-        now: Instant,
-    ) -> Result<Permit, Duration> {
-        let held = match params {
-            Some(params) => Some((endpoint.state.admit(params, now)?, *params)),
-            None => None,
-        };
-        Ok(Permit { endpoint: endpoint.state.clone(), held, proxy: exchange.proxy.clone(), taken: now })
-    }
-
-    fn settle(&mut self, outcome: Outcome, now: Instant) {
-        let Some((admission, params)) = self.held.take() else { return };
-        if let Some(change) = self.endpoint.record(admission, outcome, &params, now, clock::unit()) {
-            let words =
-                format!("breaker {} after {} failures in a row (was {})", change.to, change.failures, change.from);
-            self.proxy.shared().states.journal.record("breaker", self.endpoint.address.clone(), words);
-        }
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if self.held.is_some() {
-            self.settle(Outcome::Ignored, clock::now());
         }
     }
 }

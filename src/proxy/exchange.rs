@@ -59,6 +59,8 @@ pub struct Exchange {
     pub deadline: Instant,
     pub upload: Option<Upload>,
     pub attempts: Vec<AttemptRecord>,
+    /// What a policy decided, in words for whoever asks `why`.
+    pub notes: Vec<String>,
     /// The endpoint whose answer is awaited or passed on.
     pub turn: Option<Turn>,
     /// When the first attempt began.
@@ -110,6 +112,7 @@ impl Exchange {
             deadline: started + Duration::from_secs(30),
             upload: None,
             attempts: Vec::new(),
+            notes: Vec::new(),
             turn: None,
             forwarded: None,
             first_byte: None,
@@ -147,6 +150,18 @@ impl Exchange {
 
     pub fn outbound(&self) -> bool {
         self.listener.as_ref().is_some_and(|listener| listener.outbound)
+    }
+
+    pub fn upstream_name(&self) -> &str {
+        self.upstream.as_ref().map_or("", |upstream| &upstream.name)
+    }
+
+    pub fn wall_now(&self) -> std::time::SystemTime {
+        self.proxy.wall(clock::now())
+    }
+
+    pub fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(clock::now())
     }
 
     /// The answer is ours, for this reason.
@@ -234,7 +249,7 @@ impl Exchange {
             span: self.span,
             sampled: self.trace.is_some_and(|context| context.sampled),
             probe: false,
-            notes: &[],
+            notes: &self.notes,
         };
         let metrics = route.map_or(&**none, |route| &*route.metrics);
         let upstream = self.upstream.as_ref().map(|upstream| &*upstream.metrics);

@@ -9,14 +9,17 @@ pub mod choose;
 pub mod exchange;
 pub mod handle;
 pub mod identify;
+mod permit;
 pub mod phase;
 pub mod rates;
 pub mod readiness;
 pub mod redirect;
 pub mod refusal;
 pub mod respond;
+mod timers;
 pub mod upgrade;
 pub mod upload;
+mod verdict;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;

@@ -152,6 +152,12 @@ impl Upload {
         state.failure.is_none() && (state.replayable || state.bytes == 0)
     }
 
+    /// Whether every byte read so far is still here: enough for a request that was never written.
+    pub fn whole(&self) -> bool {
+        let state = self.0.borrow();
+        state.failure.is_none() && state.first == 0
+    }
+
     pub fn bytes(&self) -> u64 {
         self.0.borrow().bytes
     }
@@ -352,7 +358,7 @@ mod tests {
             let upload = Upload::new(body("hello"), replay_max, None);
             assert_eq!(upload.gather(3).await, Ok(()));
             assert_eq!((upload.bytes(), upload.ended().is_some()), (5, true));
-            assert_eq!(upload.replayable(), again);
+            assert_eq!((upload.replayable(), upload.whole()), (again, true));
             assert_eq!(read(upload.view()).await, Ok(Bytes::from_static(b"hello")));
         }
         let upload = Upload::new(body("hello"), 10, Some(4));

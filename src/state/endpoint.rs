@@ -1,13 +1,15 @@
 //! What is known of one endpoint and of one upstream, whatever plan is in force: breaker, health, requests in flight.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
+use super::breaker::BreakerState;
 use super::clock;
 use super::journal::lock;
 use crate::core::balance::{self, Load, Seen};
-use crate::core::breaker::{Breaker, Forced, Outcome, Params, State, Ticket, Transition};
+use crate::core::breaker::State;
 use crate::core::eject::{self, Record, Tally};
 use crate::core::health::{self, Health};
 use crate::core::inflight;
@@ -15,9 +17,8 @@ use crate::core::inflight;
 /// One address of an upstream.
 pub struct EndpointState {
     pub address: String,
-    breaker: Mutex<Breaker>,
-    /// The breaker is closed and has counted no failure: most requests need not lock it.
-    calm: AtomicBool,
+    /// Of its transport: refused, reset, malformed.
+    pub breaker: Arc<BreakerState>,
     health: Mutex<(Health, Option<String>)>,
     /// 0 unknown, 1 healthy, 2 unhealthy: the health as the data plane reads it.
     verdict: AtomicU8,
@@ -30,19 +31,11 @@ pub struct EndpointState {
     placed: AtomicBool,
 }
 
-/// The right to send one request, to be given back by [`EndpointState::record`].
-pub enum Admission {
-    /// Taken while the breaker was calm; no ticket was drawn.
-    Calm,
-    Ticket(Ticket),
-}
-
 impl EndpointState {
-    pub fn new(address: String) -> Self {
+    pub fn new(upstream: &str, address: String) -> Self {
         EndpointState {
+            breaker: Arc::new(BreakerState::new(format!("{upstream} {address}"))),
             address,
-            breaker: Mutex::new(Breaker::new()),
-            calm: AtomicBool::new(true),
             health: Mutex::new((Health::new(), None)),
             verdict: AtomicU8::new(0),
             in_flight: AtomicU32::new(0),
@@ -52,53 +45,8 @@ impl EndpointState {
         }
     }
 
-    /// Asks the breaker for one request; `Err` is how long it will stay open.
-    pub fn admit(&self, params: &Params, now: Instant) -> Result<Admission, Duration> {
-        if self.calm.load(Ordering::Acquire) {
-            return Ok(Admission::Calm);
-        }
-        let mut breaker = lock(&self.breaker);
-        breaker.admit(params, now).map(Admission::Ticket).map_err(|rejected| rejected.retry_in)
-    }
-
-    /// Settles an admission. A transition is to be written to the journal by the caller.
-    pub fn record(
-        &self,
-        admission: Admission,
-        outcome: Outcome,
-        params: &Params,
-        now: Instant,
-        unit: f64,
-    ) -> Option<Transition> {
-        let ticket = match admission {
-            Admission::Calm if !matches!(outcome, Outcome::Failure) => return None,
-            Admission::Calm => None,
-            Admission::Ticket(ticket) => Some(ticket),
-        };
-        let mut breaker = lock(&self.breaker);
-        let ticket = match ticket {
-            Some(ticket) => ticket,
-            // Admitted while calm and failed since: it counts now, unless the breaker has opened meanwhile.
-            None if matches!(breaker.state(now), State::Closed) => breaker.admit(params, now).ok()?,
-            None => return None,
-        };
-        let failed = matches!(outcome, Outcome::Failure);
-        let transition = breaker.record(ticket, outcome, params, now, unit);
-        let calm = !failed && matches!(breaker.state(now), State::Closed) && breaker.failures() == 0;
-        self.calm.store(calm, Ordering::Release);
-        transition
-    }
-
     pub fn breaker_state(&self, now: Instant) -> State {
-        lock(&self.breaker).state(now)
-    }
-
-    /// Opens or closes the breaker by command; `None` gives it back to its own judgement.
-    pub fn force(&self, forced: Option<Forced>, now: Instant) -> Option<Transition> {
-        let mut breaker = lock(&self.breaker);
-        let transition = breaker.force(forced, now);
-        self.calm.store(false, Ordering::Release);
-        transition
+        self.breaker.state(now)
     }
 
     /// Records an active check; `Some` is the new health when it changed. `words` says why it is unhealthy.
@@ -106,6 +54,7 @@ impl EndpointState {
         let well = result.is_ok();
         let mut guard = lock(&self.health);
         let changed = guard.0.record(well, params);
+        let recovered = well && guard.1.is_some();
         guard.1 = result.err();
         let verdict = match guard.0.healthy() {
             None => 0,
@@ -117,8 +66,7 @@ impl EndpointState {
         if (before, verdict) == (2, 1) {
             lock(&self.answers).0.warm_up(now);
         }
-        let breaker = if well { lock(&self.breaker).healthy(now) } else { None };
-        Changed { health: changed, breaker }
+        Changed { health: changed, recovered }
     }
 
     /// `None` while no active check has decided.
@@ -199,7 +147,8 @@ impl EndpointState {
 /// What one active check changed.
 pub struct Changed {
     pub health: Option<bool>,
-    pub breaker: Option<Transition>,
+    /// It went well, and the one before had not.
+    pub recovered: bool,
 }
 
 /// One upstream: the requests in flight and whose turn it is.
@@ -209,6 +158,8 @@ pub struct UpstreamState {
     /// Those of them whose request body had not ended when they took their place.
     uploads: AtomicUsize,
     turn: AtomicUsize,
+    /// The breakers of the routes that lead here, by route.
+    routes: Mutex<BTreeMap<String, Weak<BreakerState>>>,
     planned: AtomicBool,
     ejecting: Mutex<()>,
 }
@@ -244,6 +195,24 @@ impl UpstreamState {
             return None;
         }
         Some(Place { upstream: self.clone(), upload: true })
+    }
+
+    /// The breaker of what this upstream answers on a route, adopted by name.
+    pub fn route_breaker(&self, upstream: &str, route: &str) -> Arc<BreakerState> {
+        let mut routes = lock(&self.routes);
+        routes.retain(|_, breaker| breaker.strong_count() > 0);
+        if let Some(living) = routes.get(route).and_then(Weak::upgrade) {
+            return living;
+        }
+        let fresh = Arc::new(BreakerState::new(format!("route {route} on {upstream}")));
+        routes.insert(route.to_owned(), Arc::downgrade(&fresh));
+        fresh
+    }
+
+    /// The breakers of all routes that lead here, by route.
+    pub fn route_breakers(&self) -> Vec<(String, Arc<BreakerState>)> {
+        let routes = lock(&self.routes);
+        routes.iter().filter_map(|(name, breaker)| Some((name.clone(), breaker.upgrade()?))).collect()
     }
 
     pub fn in_flight(&self) -> usize {

@@ -1,5 +1,7 @@
 //! What survives a reload: counters with an identity. A plan holds handles into here; nothing here holds a plan.
 
+pub mod breaker;
+pub mod budget;
 pub mod clock;
 pub mod endpoint;
 pub mod journal;

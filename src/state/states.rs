@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
+use super::budget::BudgetState;
 use super::endpoint::{EndpointState, UpstreamState};
 use super::journal::{Journal, lock};
 use super::lifecycle::Lifecycle;
@@ -39,6 +40,7 @@ pub struct States {
     upstreams: Registry<String, UpstreamState>,
     endpoints: Registry<(String, String), EndpointState>,
     limits: Registry<String, LimitState>,
+    budgets: Registry<(String, String), BudgetState>,
     slots: Slots,
     pub lifecycle: Lifecycle,
     pub journal: Journal,
@@ -51,12 +53,18 @@ impl States {
     }
 
     pub fn endpoint(&self, upstream: &str, address: &str) -> Arc<EndpointState> {
-        self.endpoints.adopt((upstream.to_owned(), address.to_owned()), || EndpointState::new(address.to_owned()))
+        self.endpoints
+            .adopt((upstream.to_owned(), address.to_owned()), || EndpointState::new(upstream, address.to_owned()))
     }
 
     /// `identity` is the limit's name and key rule; rate and burst may change under it.
     pub fn limit(&self, identity: &str) -> Arc<LimitState> {
         self.limits.adopt(identity.to_owned(), LimitState::default)
+    }
+
+    /// The retry budget of an upstream; `route` names the one that has its own, and is empty for the shared one.
+    pub fn budget(&self, upstream: &str, route: &str) -> Arc<BudgetState> {
+        self.budgets.adopt((upstream.to_owned(), route.to_owned()), BudgetState::default)
     }
 
     /// The number under which each worker keeps its pool for what `identity` describes.

@@ -15,6 +15,7 @@ pub fn brief(request: &Remembered<'_>) -> String {
 pub fn explain(request: &Remembered<'_>) -> String {
     let mut sentences = vec![verdict(request, request.reason)];
     sentences.extend(attempts(request));
+    sentences.extend(request.notes.iter().map(|note| sentence(note)));
     sentences.extend(time(request));
     sentences.join(" ")
 }
@@ -66,6 +67,15 @@ fn attempt_words(number: usize, attempt: &Attempt<'_>) -> String {
     let connection = if attempt.reused { "a pooled connection" } else { "a new connection" };
     let (endpoint, outcome, took) = (attempt.endpoint, attempt.outcome, span(attempt.duration));
     format!("{number}. {endpoint} over {connection} ended {outcome}{status} after {took}")
+}
+
+/// A note begins small and ends without a full stop.
+fn sentence(note: &str) -> String {
+    let mut letters = note.chars();
+    match letters.next() {
+        Some(first) => format!("{}{}.", first.to_uppercase(), letters.as_str()),
+        None => String::new(),
+    }
 }
 
 /// Where the time went, if one phase had most of it.

@@ -47,7 +47,12 @@ const all = async () => ({
   protocol: performance.getEntriesByType('navigation')[0].nextHopProtocol,
 });
 all().catch((problem) => ({ failed: String(problem) }))
-  .then((seen) => fetch('/report', { method: 'POST', body: JSON.stringify(seen) }));
+  .then((seen) => fetch('/report', { method: 'POST', body: JSON.stringify(seen) }))
+  // On to the pages that the fragment names, one after the other.
+  .then(() => {
+    const [next, ...rest] = location.hash.slice(1).split(',');
+    if (next) location = next + '/page#' + rest.join();
+  });
 """
 
 waiting = set()
@@ -134,6 +139,9 @@ async def app(scope, receive, send):
         await (http if scope["type"] == "http" else websocket)(scope, receive, send)
 
 
-listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+# asyncio turns Nagle's algorithm off only for a socket that is TCP by name.
+listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+listener.bind(("127.0.0.1", 0))
+listener.listen(128)
 print("port", listener.getsockname()[1], flush=True)
 uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off")).run(sockets=[listener])

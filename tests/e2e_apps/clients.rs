@@ -7,7 +7,7 @@ use crate::python::uvicorn;
 use crate::support::{Outrigger, config, tools};
 use crate::{Stand, with_tls};
 
-const REQUESTS: usize = 3000;
+const REQUESTS: usize = 1000;
 
 fn h2load(arguments: &[&str], url: &str) {
     let count = REQUESTS.to_string();

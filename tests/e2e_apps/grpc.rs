@@ -18,26 +18,20 @@ fn call(python: &PathBuf, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn every_kind_of_call_is_the_same() {
+fn every_kind_of_call_is_the_same_plain_and_over_tls() {
     let Some((python, app)) = grpc() else { return };
     let stand = Stand::new(app);
     let direct = call(&python, &[&stand.direct.to_string()]);
     let through = call(&python, &[&stand.web().to_string()]);
     assert_eq!(through, direct);
+    let (secure, certificate) = with_tls(stand.direct);
+    let root = certificate.display().to_string();
+    assert_eq!(call(&python, &[&secure.web().to_string(), &root]), direct);
     for told in ["NOT_FOUND", "no such thing: é %", "it is not there", "DATA_LOSS", "x-last", "UNIMPLEMENTED"] {
         assert!(through.contains(told), "{told}: {through}");
     }
     assert_eq!(through.lines().count(), 10, "{through}");
-    // The call whose client gave up ended at the app both times.
+    // The call whose client gave up ended at the app each time.
     let ended = |text: String| text.matches("app: the call that hung has ended").count();
-    eventually("the app is told", || (ended(stand.app.stdout.text()) == 2).then_some(()));
-}
-
-#[test]
-fn every_kind_of_call_is_the_same_over_tls() {
-    let Some((python, app)) = grpc() else { return };
-    let direct = call(&python, &[&app.address().to_string()]);
-    let (outrigger, certificate) = with_tls(app.address());
-    let root = certificate.display().to_string();
-    assert_eq!(call(&python, &[&outrigger.web().to_string(), &root]), direct);
+    eventually("the app is told", || (ended(stand.app.stdout.text()) == 3).then_some(()));
 }

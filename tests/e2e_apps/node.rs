@@ -60,7 +60,7 @@ fn an_upload_arrives_to_the_last_byte() {
     let Some(app) = node() else { return };
     let stand = Stand::new(app);
     let directory = tempfile::tempdir().expect("a directory");
-    let (file, body) = (directory.path().join("upload"), bytes(20_000_000));
+    let (file, body) = (directory.path().join("upload"), bytes(8_000_000));
     std::fs::write(&file, &body).expect("a file");
     let (file, digest) = (file.display().to_string(), digest(&body));
     let url = format!("http://{}/digest", stand.web());

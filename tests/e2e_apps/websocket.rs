@@ -17,22 +17,16 @@ fn talk(python: &PathBuf, url: &str) -> String {
 }
 
 #[test]
-fn every_conversation_is_the_same() {
+fn every_conversation_is_the_same_plain_and_over_tls() {
     let Some((python, app)) = websockets() else { return };
     let stand = Stand::new(app);
     let direct = talk(&python, &format!("ws://{}", stand.direct));
     let through = talk(&python, &format!("ws://{}", stand.web()));
     assert_eq!(through, direct);
+    let (secure, _) = with_tls(stand.direct);
+    assert_eq!(talk(&python, &format!("wss://{}", secure.web())), direct);
     for told in ["agreed chat.v2 ['PerMessageDeflate']", "in order True", "goodbye 4001 as agreed", "refused 403"] {
         assert!(through.contains(told), "{told}: {through}");
     }
     assert!(!through.contains("False"), "{through}");
-}
-
-#[test]
-fn every_conversation_is_the_same_over_tls() {
-    let Some((python, app)) = websockets() else { return };
-    let direct = talk(&python, &format!("ws://{}", app.address()));
-    let (outrigger, _) = with_tls(app.address());
-    assert_eq!(talk(&python, &format!("wss://{}", outrigger.web())), direct);
 }

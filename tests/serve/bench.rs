@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use outrigger::config::settings::{self as wanted, Settings};
 use outrigger::core::drain::Params;
-use outrigger::core::units::{Address, Ratio};
+use outrigger::core::units::{Address, Rate, Ratio};
 use outrigger::plan::compile::compile;
 use outrigger::proxy::Shared;
 use outrigger::serve::gate::Turned;
@@ -99,6 +99,12 @@ fn defaults() -> wanted::RouteDefaults {
             backoff_factor: 1.0,
             backoff_max: Duration::ZERO,
             body_max: 0,
+            budget: wanted::RetryBudget {
+                percent: Ratio(0.2),
+                interval: Duration::from_secs(10),
+                rate_min: Rate { count: 3, per: Duration::from_secs(1) },
+                own: false,
+            },
         },
     }
 }
@@ -116,9 +122,14 @@ fn upstream(app: u16) -> wanted::Upstream {
         circuit_breaker: wanted::CircuitBreaker {
             mode: wanted::Mode::Off,
             consecutive_failures: None,
+            failure_rate: Ratio(0.5),
+            slow_call: None,
+            window: SOON,
+            volume_min: 20,
             open_for_base: SOON,
             open_for_max: SOON,
             probes: 1,
+            ramp: SOON,
         },
         concurrency_max: 10_000,
         tls: None,

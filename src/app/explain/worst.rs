@@ -75,7 +75,8 @@ impl Worst {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::RetryConditions;
+    use crate::config::settings::{RetryBudget, RetryConditions};
+    use crate::core::units::{Rate, Ratio};
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -107,6 +108,12 @@ mod tests {
             backoff_factor: 2.0,
             backoff_max: Duration::from_millis(150),
             body_max: 0,
+            budget: RetryBudget {
+                percent: Ratio(0.2),
+                interval: seconds(10),
+                rate_min: Rate { count: 3, per: seconds(1) },
+                own: false,
+            },
         }
     }
 

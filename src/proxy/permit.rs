@@ -1,0 +1,98 @@
+//! The breakers' leave for one attempt: of the route on its upstream, and of the endpoint. What the connection does
+//! counts for the endpoint, what the app answers counts for the route, so that one broken route does not take the
+//! others away, and one broken endpoint does not take the route away.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::exchange::Exchange;
+use super::verdict::Verdict;
+use crate::core::breaker::{Outcome, Params};
+use crate::plan::{EndpointPlan, RoutePlan, UpstreamPlan};
+use crate::state::breaker::{Admission, BreakerState};
+use crate::state::clock;
+
+/// Dropped unsettled, it says nothing of the app and frees its places.
+pub struct Permit {
+    upstream: Arc<UpstreamPlan>,
+    proxy: Rc<super::Proxy>,
+    route: Option<Held>,
+    endpoint: Option<Held>,
+    pub taken: Instant,
+}
+
+/// One breaker's leave.
+struct Held {
+    breaker: Arc<BreakerState>,
+    admission: Admission,
+}
+
+impl Permit {
+    /// The leave of the route; `Err` is how long it has none to give.
+    pub fn of_route(
+        exchange: &Exchange,
+        route: &RoutePlan,
+        upstream: &Arc<UpstreamPlan>,
+        now: Instant,
+    ) -> Result<Permit, Duration> {
+        let mut permit = Permit {
+            upstream: upstream.clone(),
+            proxy: exchange.proxy.clone(),
+            route: None,
+            endpoint: None,
+            taken: now,
+        };
+        if let (Some(plan), Some(breaker)) = (&upstream.breaker, &route.breaker) {
+            permit.route = permit.ask(breaker, &plan.route, plan.shadow)?;
+        }
+        Ok(permit)
+    }
+
+    /// The endpoint's leave, beside the route's.
+    pub fn of_endpoint(&mut self, endpoint: &EndpointPlan) -> Result<(), Duration> {
+        let upstream = self.upstream.clone();
+        if let Some(plan) = &upstream.breaker {
+            self.endpoint = self.ask(&endpoint.state.breaker, &plan.endpoint, plan.shadow)?;
+        }
+        Ok(())
+    }
+
+    /// In shadow mode a refusal is only counted.
+    fn ask(&self, breaker: &Arc<BreakerState>, params: &Params, shadow: bool) -> Result<Option<Held>, Duration> {
+        match breaker.admit(params, &self.proxy.shared().states.journal, self.taken) {
+            Ok(admission) => Ok(Some(Held { breaker: breaker.clone(), admission })),
+            Err(_) if shadow => Ok(None),
+            Err(wait) => Err(wait),
+        }
+    }
+
+    /// `served` is how long the app took once it had the whole request.
+    pub fn settle(&mut self, verdict: &Verdict, served: Duration, now: Instant) {
+        let slow = self.upstream.breaker.as_ref().and_then(|plan| plan.slow).is_some_and(|limit| served >= limit);
+        let answer = match verdict.answer {
+            Outcome::Success if slow => Outcome::Slow,
+            outcome => outcome,
+        };
+        self.record(verdict.transport, answer, verdict.label, now);
+    }
+
+    fn record(&mut self, transport: Outcome, answer: Outcome, label: &'static str, now: Instant) {
+        let Some(plan) = &self.upstream.breaker else { return };
+        let journal = &self.proxy.shared().states.journal;
+        let held = [(self.endpoint.take(), transport, &plan.endpoint), (self.route.take(), answer, &plan.route)];
+        for (held, outcome, params) in held {
+            if let Some(Held { breaker, admission }) = held {
+                breaker.record(admission, outcome, label, params, journal, now);
+            }
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.route.is_some() || self.endpoint.is_some() {
+            self.record(Outcome::Ignored, Outcome::Ignored, "given up", clock::now());
+        }
+    }
+}
