@@ -33,7 +33,7 @@ fn plain(name: &str) -> Upstream {
         balance: Balance::PeakEwma,
         resolve_refresh: None,
         health_check: None,
-        pool: Pool { idle_max: 512, idle_timeout: Duration::from_secs(4) },
+        pool: Pool { idle_max: 64, idle_timeout: Duration::from_secs(4) },
         circuit_breaker: CircuitBreaker {
             mode: Mode::Enforce,
             consecutive_failures: None,
@@ -78,7 +78,7 @@ fn upstream(name: String, map: Map<'_, '_>) -> Upstream {
     );
     let pool = map.block("pool", "Idle connections kept for the next request.");
     let idle_max =
-        pool.count("idle_max", "512", "Kept per worker and endpoint.").map_or(plain.pool.idle_max, |max| max as usize);
+        pool.count("idle_max", "64", "Kept per worker and endpoint.").map_or(plain.pool.idle_max, |max| max as usize);
     let idle_timeout =
         pool.duration("idle_timeout", "4s", "Closed after this long; keep it below the app's own keep-alive.");
     pool.finish();
