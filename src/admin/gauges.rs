@@ -18,15 +18,20 @@ pub fn render(shared: &Shared, text: &mut String) {
     reloads(&mut out, shared, &plan);
     upstreams(&mut out, &plan);
     endpoints(&mut out, &plan);
+    dependencies(&mut out, &plan);
     breakers(&mut out, &plan);
     budgets(&mut out, &plan);
+    rate_limits(&mut out, &plan);
     text.push_str(&out.into_text());
 }
 
 fn process(out: &mut PrometheusWriter, shared: &Shared, plan: &Plan) {
     let lifecycle = &shared.states.lifecycle;
-    let ready = readiness::report(plan, &shared.states).ready;
+    let report = readiness::report(plan, &shared.states);
+    let ready = report.ready;
     out.single("outrigger_ready", "gauge", "1 when /readyz says yes.", f64::from(u8::from(ready)));
+    let degraded = f64::from(u8::from(report.degraded));
+    out.single("outrigger_degraded", "gauge", "1 when it does without something the app would like to have.", degraded);
     out.single("outrigger_in_flight", "gauge", "Requests whose answer has not ended.", lifecycle.in_flight() as f64);
     out.single("outrigger_connections", "gauge", "Open client connections.", lifecycle.connections() as f64);
     out.single("outrigger_upgraded", "gauge", "Upgraded connections, such as WebSockets.", lifecycle.upgraded() as f64);
@@ -133,6 +138,45 @@ fn budgets(out: &mut PrometheusWriter, plan: &Plan) {
     family("outrigger_retry_budget_refused_total", "counter", "Attempts the retry budget refused.", &|budget| {
         budget.state.answers().1
     });
+}
+
+fn rate_limits(out: &mut PrometheusWriter, plan: &Plan) {
+    if plan.limits.is_empty() {
+        return;
+    }
+    let decisions = "outrigger_rate_limit_decisions_total";
+    out.family(
+        decisions,
+        "counter",
+        "Requests a rate limit let through, refused, or in shadow mode would have refused.",
+    );
+    for limit in &plan.limits {
+        let counts = limit.state.counts();
+        let refused = if limit.enforced { "refused" } else { "would_refuse" };
+        out.sample(decisions, &[("limit", &limit.name), ("decision", "allowed")], counts.allowed as f64);
+        out.sample(decisions, &[("limit", &limit.name), ("decision", refused)], counts.refused as f64);
+    }
+    let keys = "outrigger_rate_limit_keys";
+    out.family(keys, "gauge", "Keys a rate limit remembers.");
+    for limit in &plan.limits {
+        out.sample(keys, &[("limit", &limit.name)], limit.state.keys() as f64);
+    }
+    let shared = "outrigger_rate_limit_shared_total";
+    out.family(shared, "counter", "Keys that shared another's bucket because the table was full.");
+    for limit in &plan.limits {
+        out.sample(shared, &[("limit", &limit.name)], limit.state.counts().shared as f64);
+    }
+}
+
+fn dependencies(out: &mut PrometheusWriter, plan: &Plan) {
+    let name = "outrigger_dependency_up";
+    out.family(name, "gauge", "1 when the app's dependency is well, 0 when not; absent while no check has decided.");
+    for dependency in &plan.dependencies {
+        if let Some(well) = dependency.state.known().well {
+            let labels = [("dependency", &*dependency.name), ("when", dependency.when.label())];
+            out.sample(name, &labels, f64::from(u8::from(well)));
+        }
+    }
 }
 
 fn each(plan: &Plan, mut visit: impl FnMut(&UpstreamPlan, &EndpointPlan)) {

@@ -5,11 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Board;
 use crate::core::breaker::State;
-use crate::plan::{EndpointPlan, Plan, UpstreamPlan};
+use crate::core::dependency::Effect;
+use crate::plan::{EndpointPlan, LimitPlan, Plan, UpstreamPlan};
 use crate::proxy::{Shared, readiness};
 use crate::state::clock;
 use crate::telemetry::{Quantiles, RouteSnapshot};
 
+/// Refused keys shown of each limit.
+const REFUSED_KEYS_SHOWN: usize = 10;
 /// Events shown.
 const EVENTS_SHOWN: usize = 20;
 
@@ -32,6 +35,8 @@ pub struct Status {
     pub upgraded: u64,
     pub routes: Vec<Route>,
     pub upstreams: Vec<Upstream>,
+    pub rate_limits: Vec<RateLimit>,
+    pub dependencies: Vec<Dependency>,
     pub certificates: Vec<Certificate>,
     /// The oldest first.
     pub events: Vec<Event>,
@@ -99,6 +104,29 @@ pub struct RouteBreaker {
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
+pub struct RateLimit {
+    pub name: String,
+    /// `enforce` or `shadow`.
+    pub mode: String,
+    pub allowed: u64,
+    /// In shadow mode: those that would have been.
+    pub refused: u64,
+    pub keys: u64,
+    /// The keys refused most often, the first the most often.
+    pub refused_keys: Vec<RefusedKey>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RefusedKey {
+    pub key: String,
+    pub count: u64,
+    /// How much of the count may belong to rarer keys.
+    pub over: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Endpoint {
     pub address: String,
     /// `None` while no active check has decided.
@@ -112,6 +140,18 @@ pub struct Endpoint {
     /// Left out for failing more than its neighbours.
     pub ejected: bool,
     pub in_flight: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dependency {
+    pub name: String,
+    pub kind: String,
+    pub when: String,
+    /// `None` until a check has decided.
+    pub ok: Option<bool>,
+    pub since: Option<String>,
+    pub words: String,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -146,6 +186,7 @@ pub fn status(shared: &Shared, board: &Board) -> Status {
         ready: report.ready,
         stage: report.stage.to_owned(),
         waiting_for: waiting_for(&report),
+        dependencies: report.dependencies.into_iter().map(dependency).collect(),
         uptime_seconds: clock::now().saturating_duration_since(facts.started).as_secs(),
         app: facts.app,
         config: config(shared, &plan, &facts),
@@ -155,6 +196,7 @@ pub fn status(shared: &Shared, board: &Board) -> Status {
         upgraded: count(states.lifecycle.upgraded()),
         routes: routes(shared, &plan),
         upstreams: plan.upstreams.iter().map(|upstream| self::upstream(upstream)).collect(),
+        rate_limits: plan.limits.iter().map(|limit| rate_limit(limit)).collect(),
         certificates: facts.certificates.iter().cloned().map(certificate).collect(),
         events: events(shared),
     }
@@ -167,6 +209,11 @@ fn count(number: usize) -> u64 {
 fn waiting_for(report: &readiness::Report) -> Vec<String> {
     let failing = report.checks.iter().filter(|check| !check.ok);
     let mut reasons: Vec<String> = failing.map(|check| format!("{}: {}", check.name, check.words)).collect();
+    for dependency in report.dependencies.iter().filter(|one| one.effect == Effect::NotReady) {
+        let words =
+            if dependency.ok.is_none() && dependency.words.is_empty() { "not asked yet" } else { &dependency.words };
+        reasons.push(format!("{} ({}): {words}", dependency.name, dependency.when));
+    }
     if !report.started && reasons.is_empty() {
         reasons.push("the app has not answered yet".to_owned());
     }
@@ -250,6 +297,19 @@ fn retry_in(state: State, now: std::time::Instant) -> Option<u64> {
     }
 }
 
+fn rate_limit(limit: &LimitPlan) -> RateLimit {
+    let counts = limit.state.counts();
+    let keys = limit.state.top().into_iter().take(REFUSED_KEYS_SHOWN);
+    RateLimit {
+        name: limit.name.to_string(),
+        mode: if limit.enforced { "enforce" } else { "shadow" }.to_owned(),
+        allowed: counts.allowed,
+        refused: counts.refused,
+        keys: count(limit.state.keys()),
+        refused_keys: keys.map(|key| RefusedKey { key: key.name, count: key.count, over: key.over }).collect(),
+    }
+}
+
 fn endpoint(endpoint: &EndpointPlan, upstream: &UpstreamPlan) -> Endpoint {
     let now = clock::now();
     let state = endpoint.state.breaker_state(now);
@@ -264,6 +324,11 @@ fn endpoint(endpoint: &EndpointPlan, upstream: &UpstreamPlan) -> Endpoint {
         ejected: endpoint.state.is_ejected(),
         in_flight: u64::from(endpoint.state.in_flight.load(std::sync::atomic::Ordering::Relaxed)),
     }
+}
+
+fn dependency(one: readiness::Dependency) -> Dependency {
+    let readiness::Dependency { name, kind, when, ok, since, words, .. } = one;
+    Dependency { name, kind: kind.to_owned(), when: when.to_owned(), ok, since, words }
 }
 
 fn certificate(certificate: super::Certificate) -> Certificate {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use super::dependencies::Dependencies;
 use crate::core::breaker::State;
 use crate::plan::{Action, CheckKind, EndpointPlan, HealthCheck, Plan, UpstreamPlan};
 use crate::proxy::Shared;
@@ -31,15 +32,17 @@ pub struct Checks {
     /// The app is our child.
     wrapped: bool,
     tasks: HashMap<String, JoinHandle<()>>,
+    dependencies: Dependencies,
 }
 
 impl Checks {
     pub fn new(shared: Arc<Shared>, wrapped: bool) -> Checks {
-        Checks { shared, wrapped, tasks: HashMap::new() }
+        Checks { shared, wrapped, tasks: HashMap::new(), dependencies: Dependencies::default() }
     }
 
     /// Starts the checks of the plan in force, goes on with those it has already, and ends the others.
     pub fn apply(&mut self) {
+        self.dependencies.apply(&self.shared);
         let plan = self.shared.plans.load_full();
         let mut wanted = HashMap::new();
         for upstream in &plan.upstreams {

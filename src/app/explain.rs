@@ -243,7 +243,9 @@ impl Rows {
                 _ => "h",
             };
             let mode = if limit.mode == Mode::Enforce { "" } else { ", not enforced" };
-            let value = format!("{}: {}/{per} per client, burst {}{mode}", limit.name, limit.rate.count, limit.burst);
+            let key: Vec<String> = limit.key.iter().map(ToString::to_string).collect();
+            let key = key.join(" + ");
+            let value = format!("{}: {}/{per} per {key}, burst {}{mode}", limit.name, limit.rate.count, limit.burst);
             self.plain("limits", "rate", value, limits_path.clone());
         }
         if let Some(route) = route {

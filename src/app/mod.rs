@@ -8,6 +8,7 @@ pub mod run;
 mod start;
 
 pub mod checks;
+mod dependencies;
 pub mod reload;
 pub mod wrap;
 

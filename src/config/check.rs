@@ -42,6 +42,7 @@ impl Checker<'_, '_> {
             let hint = "the smallest file is one line: upstream: http://127.0.0.1:3000".to_owned();
             self.problem("", "no upstream", "upstream: URL, or upstreams:", Some(hint));
         }
+        self.names("readiness.checks", self.settings.dependencies.iter().map(|dependency| &dependency.name));
         self.names("upstreams", self.settings.upstreams.iter().map(|upstream| &upstream.name));
     }
 

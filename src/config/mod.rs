@@ -11,6 +11,7 @@ pub mod settings;
 mod check;
 mod read;
 mod read_breaker;
+mod read_readiness;
 mod read_route;
 mod read_upstream;
 

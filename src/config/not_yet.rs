@@ -1,6 +1,8 @@
 //! The keys of the configuration language whose feature this version does not have. They are refused with these
 //! words. Whoever builds a feature takes its keys off this list; a test holds the list against the full example.
 
+use super::problem::{Kind, Location, Problem};
+
 /// A key that is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotYet {
@@ -20,8 +22,7 @@ pub const NOT_YET: &[NotYet] = &[
     entry("upstreams.*.hold", "holding requests while the app is not listening"),
     entry("retry.hedge", "hedged requests"),
     entry("routes[].retry.hedge", "hedged requests"),
-    entry("rate_limits.*.key", "keys other than [client_ip]"),
-    entry("rate_limits.*.mode", "shadow mode of rate limits"),
+    entry("rate_limits.*.key", "keys by a claim of a JWT (jwt:NAME)"),
     entry("rate_limits.*.store", "limits shared through a store"),
     entry("rate_limits.*.when_unavailable", "limits shared through a store"),
     entry("stores", "limits shared through a store"),
@@ -31,7 +32,8 @@ pub const NOT_YET: &[NotYet] = &[
     entry("routes[].access", "allow and deny lists"),
     entry("flags", "flags"),
     entry("openapi", "validation against an OpenAPI document"),
-    entry("readiness", "checks of dependencies and the readiness checklist"),
+    entry("readiness.attest", "the readiness checklist"),
+    entry("readiness.waive", "the readiness checklist"),
     entry("slos", "objectives and error budgets"),
     entry("budget_policy", "the error budget policy"),
     entry("rollback", "rollback triggers"),
@@ -43,4 +45,16 @@ pub const NOT_YET: &[NotYet] = &[
 /// The words for a pattern. A key that asks for words it does not have is a mistake that the tests find.
 pub fn words(pattern: &str) -> &'static str {
     NOT_YET.iter().find(|entry| entry.path == pattern).map_or("", |entry| entry.what)
+}
+
+/// The problem of a value typed for such a key.
+pub fn problem(name: &str, path: String, pattern: &str, at: Option<Location>) -> Problem {
+    Problem {
+        kind: Kind::NotYet,
+        path,
+        at,
+        found: format!("{name}: {}", words(pattern)),
+        expected: "a key that this version can honour".to_owned(),
+        hint: Some("not available yet: remove it; nothing is accepted and then ignored".to_owned()),
+    }
 }

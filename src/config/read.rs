@@ -8,7 +8,7 @@ use super::settings::{
     Preset, ProxyProtocol, RouteDefaults, Secret, SecurityHeaders, ServerTls, Service, Settings, TlsVersion, Traces,
 };
 use super::units;
-use super::{read_route, read_upstream};
+use super::{read_readiness, read_route, read_upstream};
 use crate::core::units::{Address, Ratio};
 
 const CONNECTIONS_MAX: usize = 10_000;
@@ -34,7 +34,7 @@ pub fn settings(root: &Map<'_, '_>) -> Settings {
     let upstreams = read_upstream::upstreams(root);
     let rate_limits = read_route::rate_limits(root);
     let routes = read_route::routes(root, &defaults, upstreams.first().map(|upstream| upstream.name.as_str()));
-    for name in ["stores", "flags", "readiness", "slos", "budget_policy", "rollback"] {
+    for name in ["stores", "flags", "slos", "budget_policy", "rollback"] {
         root.later(name);
     }
     root.later("openapi");
@@ -59,6 +59,7 @@ pub fn settings(root: &Map<'_, '_>) -> Settings {
         security_headers: security_headers(
             root.block("security_headers", "Headers that protect browsers, set when the app did not."),
         ),
+        dependencies: read_readiness::readiness(root.block("readiness", "What the app needs beside us.")),
         health_on_listener,
         access_log,
         traces,

@@ -150,21 +150,22 @@ impl<'c, 'n> Map<'c, 'n> {
 
     /// The same, but `fine` accepts what means "off".
     pub fn later_unless(&self, name: &'static str, fine: impl Fn(&Node) -> bool) {
-        let (path, pattern) = self.below(name);
-        let what = not_yet::words(&pattern);
-        let Some(node) = self.ask(name, "not available yet", "", what, &[]) else { return };
-        if fine(node) {
-            return;
+        let what = not_yet::words(&self.below(name).1);
+        if self.ask(name, "not available yet", "", what, &[]).is_some() {
+            self.not_yet_unless(name, fine);
         }
-        let problem = Problem {
-            kind: Kind::NotYet,
-            path,
-            at: self.at(name),
-            found: format!("{name}: {what}"),
-            expected: "a key that this version can honour".to_owned(),
-            hint: Some("not available yet: remove it; nothing is accepted and then ignored".to_owned()),
-        };
-        self.context.problems.borrow_mut().push(problem);
+    }
+
+    /// Reports a value that this version does not have, of a key that it does have.
+    pub fn not_yet_unless(&self, name: &'static str, fine: impl Fn(&Node) -> bool) -> bool {
+        let (path, pattern) = self.below(name);
+        let typed = self.entries.iter().find(|(key, _)| key.name == name);
+        if typed.is_none_or(|(_, node)| fine(node)) {
+            return false;
+        }
+        self.context.problems.borrow_mut().push(not_yet::problem(name, path, &pattern, self.at(name)));
+        self.asked.borrow_mut().push(name);
+        true
     }
 
     /// A block of keys below this one.

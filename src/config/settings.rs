@@ -9,10 +9,12 @@ use ipnet::IpNet;
 use crate::core::units::{Address, Rate, Ratio};
 
 mod listener;
+mod readiness;
 
 pub use self::listener::{
     CertificateFiles, ClientAuth, Direction, HttpsRedirect, Listener, ProxyProtocol, ServerTls, TlsVersion,
 };
+pub use self::readiness::{Dependency, DependencyKind, Free};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +32,8 @@ pub struct Settings {
     /// Timeouts and retry for routes made for listeners that name an upstream: the file's global values.
     pub defaults: RouteDefaults,
     pub security_headers: SecurityHeaders,
+    /// What the app needs beside us.
+    pub dependencies: Vec<Dependency>,
     /// Also answer the health paths on data listeners.
     pub health_on_listener: bool,
     pub access_log: AccessLog,
@@ -172,10 +176,36 @@ pub struct UpstreamTls {
 #[derive(Clone, Debug, PartialEq)]
 pub struct RateLimit {
     pub name: String,
-    /// In this version the only key is the client's address.
+    /// Whose requests are counted together; at least one part.
+    pub key: Vec<RateKey>,
     pub rate: Rate,
     pub burst: u64,
+    /// What one request is worth; at most the burst.
+    pub cost: u64,
     pub mode: Mode,
+}
+
+/// One part of a limit's key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RateKey {
+    /// The client's address, an IPv6 one by its /64.
+    ClientIp,
+    Route,
+    /// The value of a request header; lower case.
+    Header(String),
+    /// The value of a cookie.
+    Cookie(String),
+}
+
+impl std::fmt::Display for RateKey {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RateKey::ClientIp => out.write_str("client_ip"),
+            RateKey::Route => out.write_str("route"),
+            RateKey::Header(name) => write!(out, "header:{name}"),
+            RateKey::Cookie(name) => write!(out, "cookie:{name}"),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -66,6 +66,11 @@ pub fn check(tat: u64, params: &Params, now: u64, cost: u64) -> Decision {
     Decision::Allow { tat: next, remaining: (whole - ahead) / emission, reset: Duration::from_nanos(ahead) }
 }
 
+/// What `tat` was before a request worth `cost` was charged; at least 1, so that it is still known as used.
+pub fn refund(tat: u64, params: &Params, cost: u64) -> u64 {
+    tat.saturating_sub(params.emission_nanos().saturating_mul(cost)).max(1)
+}
+
 /// The latest time that `params` themselves could have left behind. A reload to a smaller burst or a higher rate finds
 /// times further in the future; whoever keeps them must keep them clamped, or the client waits as long as was told and
 /// is refused again.
@@ -145,6 +150,38 @@ mod tests {
                     for cost in [0, 1, u64::MAX] {
                         let _ = check(tat, &params, now, cost);
                     }
+                }
+            }
+        }
+    }
+
+    /// Against somebody else's GCRA (the crate `governor`), on its own clock: the same decisions, request by request.
+    #[test]
+    fn it_decides_like_governor() {
+        use governor::clock::FakeRelativeClock;
+        use governor::{Quota, RateLimiter};
+        use std::num::NonZeroU32;
+
+        for seed in 0..500u64 {
+            let mut random = Random::new(seed);
+            let (period, burst) = (1 + random.below(50_000_000), 1 + random.below(20));
+            let params = Params { emission: Duration::from_nanos(period), burst };
+            let quota = Quota::with_period(params.emission).unwrap();
+            let clock = FakeRelativeClock::default();
+            let quota = quota.allow_burst(NonZeroU32::new(burst as u32).unwrap());
+            let oracle = RateLimiter::direct_with_clock(quota, clock.clone());
+            let (mut now, mut tat) = (1, 0);
+            for step in 0..200 {
+                let any = random.below(3 * period);
+                let passed = random.pick(&[0, 1, period - 1, period, period + 1, any]);
+                now += passed;
+                clock.advance(Duration::from_nanos(passed));
+                let cost = 1 + random.below(3);
+                let theirs = matches!(oracle.check_n(NonZeroU32::new(cost as u32).unwrap()), Ok(Ok(())));
+                let ours = check(tat, &params, now, cost);
+                assert_eq!(allows(ours), theirs, "seed {seed}, step {step}");
+                if let Decision::Allow { tat: next, .. } = ours {
+                    tat = next;
                 }
             }
         }

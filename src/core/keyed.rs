@@ -1,4 +1,5 @@
-//! Many rate-limit keys in fixed memory. A table of sets, eight slots each: a key lives in the set its hash names.
+//! Many rate-limit keys in fixed memory. A table of sets, sixteen slots each: a key lives in the set its hash names.
+//! With half of the slots taken, one set in ten thousand is full: below that the table is exact in all but name.
 //!
 //! A slot is free again when its time has passed, which changes nothing for its key: its bucket is full by then. When
 //! no slot of a set is free, a new key shares the one nearest to being free. It may then be refused for what another
@@ -11,7 +12,7 @@
 use super::bucket::{self, Decision, Params};
 
 /// Slots of one set.
-const WAYS: usize = 8;
+const WAYS: usize = 16;
 
 #[derive(Clone, Copy, Default)]
 struct Slot {
@@ -24,12 +25,14 @@ struct Slot {
 pub struct Keyed {
     sets: Vec<[Slot; WAYS]>,
     sets_max: usize,
+    /// How often a key has had to share another's bucket.
+    shared: u64,
 }
 
 impl Keyed {
-    /// For `capacity` keys, rounded up to a power of two of at least eight.
+    /// For `capacity` keys, rounded up to a power of two of at least sixteen.
     pub fn new(capacity: usize) -> Self {
-        Keyed { sets: Vec::new(), sets_max: capacity.div_ceil(WAYS).next_power_of_two() }
+        Keyed { sets: Vec::new(), sets_max: capacity.div_ceil(WAYS).next_power_of_two(), shared: 0 }
     }
 
     /// Decides for the key with this hash, and remembers what it used. The hash must be keyed, so that nobody can aim
@@ -48,9 +51,33 @@ impl Keyed {
         slot.tat = bucket::clamp(slot.tat, params, now);
         let decision = bucket::check(slot.tat, params, now, cost);
         if let Decision::Allow { tat, .. } = decision {
+            self.shared += u64::from(own.is_none() && slot.tat > now);
             *slot = Slot { key, tat };
         }
         decision
+    }
+
+    /// How often a key had to share another's bucket, because its set was full.
+    pub fn shared(&self) -> u64 {
+        self.shared
+    }
+
+    /// Takes back what an allowed request was charged, because it was refused elsewhere. Only while nobody has used
+    /// the key since, and none has begun to share: `tat` and `shared` are what they were when it was allowed. Else the
+    /// charge stays, which is the side to err on (a time that goes back could wash a key clean whose slot is gone).
+    pub fn refund(&mut self, key: u64, params: &Params, tat: u64, cost: u64, shared: u64) {
+        if self.shared != shared {
+            return;
+        }
+        let Some(index) = (key as usize).checked_rem(self.sets.len()) else { return };
+        if let Some(slot) = self.sets[index].iter_mut().find(|slot| slot.key == key && slot.tat == tat) {
+            slot.tat = bucket::refund(tat, params, cost);
+        }
+    }
+
+    /// Bytes that the table takes when it is in use.
+    pub fn bytes(&self) -> usize {
+        self.sets_max * size_of::<[Slot; WAYS]>()
     }
 
     /// Slots in use or used before; at most the capacity.
@@ -108,7 +135,7 @@ mod tests {
     #[test]
     fn a_flood_does_not_wash_a_limited_key_clean() {
         let params = per_second(1, 3);
-        let mut table = Keyed::new(8);
+        let mut table = Keyed::new(16);
         let now = 1_000_000_000;
         for _ in 0..3 {
             assert!(allows(table.check(1, &params, now, 1)));
@@ -137,8 +164,8 @@ mod tests {
         let params = per_second(1, 1);
         let second = 1_000_000_000;
         for (now, allowed) in [(2 * second - 1, false), (2 * second, true), (2 * second + 1, true)] {
-            let mut table = Keyed::new(8);
-            for key in 1..=8 {
+            let mut table = Keyed::new(16);
+            for key in 1..=16 {
                 assert!(allows(table.check(key, &params, second, 1)));
             }
             assert_eq!(allows(table.check(99, &params, now, 1)), allowed, "at {now}");
@@ -157,8 +184,23 @@ mod tests {
     }
 
     #[test]
+    fn a_refund_gives_back_what_was_charged_and_no_more() {
+        let params = per_second(1, 2);
+        let (mut table, now) = (Keyed::new(16), 1_000_000_000);
+        table.refund(7, &params, now, 1, 0);
+        let Decision::Allow { tat, .. } = table.check(7, &params, now, 2) else { panic!("refused") };
+        assert!(!allows(table.check(7, &params, now, 1)));
+        table.refund(7, &params, tat + 1, 2, 0);
+        table.refund(7, &params, tat, 2, 1);
+        assert!(!allows(table.check(7, &params, now, 1)), "somebody else's charge");
+        table.refund(7, &params, tat, 2, 0);
+        assert!(allows(table.check(7, &params, now, 2)));
+        assert!(!allows(table.check(7, &params, now, 1)));
+    }
+
+    #[test]
     fn capacities_are_rounded_up() {
-        for (asked, room) in [(0, 8), (1, 8), (8, 8), (9, 16), (100, 128), (131_072, 131_072)] {
+        for (asked, room) in [(0, 16), (1, 16), (16, 16), (17, 32), (100, 128), (131_072, 131_072)] {
             assert_eq!(Keyed::new(asked).sets_max * WAYS, room);
         }
     }

@@ -8,7 +8,9 @@ pub mod headers;
 pub mod path;
 pub mod route;
 
+pub mod calendar;
 pub mod deadline;
+pub mod dependency;
 pub mod forwarded;
 pub mod redact;
 pub mod request_id;
@@ -22,6 +24,7 @@ pub mod bucket;
 pub mod budget;
 pub mod drain;
 pub mod eject;
+pub mod frequent;
 pub mod health;
 pub mod histogram;
 pub mod inflight;

@@ -3,19 +3,20 @@
 
 use std::sync::Arc;
 
+mod policies;
+
 use http::{HeaderName, HeaderValue, Method};
 
+use super::dependency;
 use super::headers::{self, NotAHeader};
 use super::{
-    Action, Balance, BreakerPlan, BudgetPlan, CheckKind, ClientAuth, DrainPlan, EndpointPlan, HealthCheck,
-    HttpsRedirect, LimitPlan, ListenerPlan, Plan, ProxyProtocol, Retry, Rewrite, RoutePlan, Template, Timeouts,
-    TlsPlan, TracePlan, UpstreamPlan,
+    Action, Balance, CheckKind, ClientAuth, DrainPlan, EndpointPlan, HealthCheck, HttpsRedirect, LimitPlan,
+    ListenerPlan, Plan, ProxyProtocol, Rewrite, RoutePlan, Template, TlsPlan, TracePlan, UpstreamPlan,
 };
 use crate::config::settings as wanted;
-use crate::core::breaker::Consecutive;
 use crate::core::route::{Router, Rule};
 use crate::core::units::Address;
-use crate::core::{backoff, balance, breaker, bucket, budget, eject, health};
+use crate::core::{balance, eject, health};
 use crate::state::clock;
 use crate::state::states::States;
 use crate::telemetry::Telemetry;
@@ -36,7 +37,9 @@ pub fn compile(
     states: &States,
     telemetry: &Telemetry,
 ) -> Result<Plan, Vec<PlanProblem>> {
-    let mut compiler = Compiler { settings, states, telemetry, problems: Vec::new(), upstreams: Vec::new() };
+    let mut compiler =
+        Compiler { settings, states, telemetry, problems: Vec::new(), upstreams: Vec::new(), limits: Vec::new() };
+    compiler.limits = settings.rate_limits.iter().filter_map(|limit| policies::limit(states, limit)).collect();
     for upstream in &settings.upstreams {
         let compiled = compiler.upstream(upstream);
         compiler.upstreams.push(Arc::new(compiled));
@@ -50,6 +53,7 @@ pub fn compile(
             listeners[slot] = Some(Arc::new(compiled));
         }
     }
+    let dependencies = dependency::dependencies(settings, states, &mut compiler.problems);
     if !compiler.problems.is_empty() {
         return Err(compiler.problems);
     }
@@ -58,6 +62,8 @@ pub fn compile(
         service: settings.service.name.as_str().into(),
         listeners,
         upstreams: compiler.upstreams,
+        limits: compiler.limits,
+        dependencies,
         trusted: settings.trusted_proxies.clone(),
         traces: TracePlan { sample: settings.traces.sample.0, b3: settings.traces.propagate_b3 },
         health_on_listener: settings.health_on_listener,
@@ -71,6 +77,7 @@ struct Compiler<'a> {
     telemetry: &'a Telemetry,
     problems: Vec<PlanProblem>,
     upstreams: Vec<Arc<UpstreamPlan>>,
+    limits: Vec<Arc<LimitPlan>>,
 }
 
 impl Compiler<'_> {
@@ -100,7 +107,7 @@ impl Compiler<'_> {
                 load: balance::Params::default(),
                 eject: eject::Params::default(),
             },
-            breaker: breaker(&upstream.circuit_breaker),
+            breaker: policies::breaker(&upstream.circuit_breaker),
             concurrency_max: upstream.concurrency_max,
             health_check: upstream.health_check.as_ref().map(|check| HealthCheck {
                 kind: match &check.kind {
@@ -180,7 +187,8 @@ impl Compiler<'_> {
                 return None;
             }
         };
-        let limits: Vec<LimitPlan> = route.rate_limits.iter().filter_map(|name| self.limit(name)).collect();
+        let named = |name: &String| self.limits.iter().find(|limit| *limit.name == **name).cloned();
+        let limits: Vec<Arc<LimitPlan>> = route.rate_limits.iter().filter_map(named).collect();
         let breaker = match &action {
             Action::Forward { upstream, .. } => Some(upstream.state.route_breaker(&upstream.name, &route.name)),
             Action::Redirect { .. } => None,
@@ -190,62 +198,14 @@ impl Compiler<'_> {
             name: route.name.as_str().into(),
             metrics: self.telemetry.route_metrics(&route.name),
             action,
-            timeouts: timeouts(&route.timeouts),
-            retry: self.retry(route),
+            timeouts: policies::timeouts(&route.timeouts),
+            retry: policies::retry(self.states, route),
             limits_policy: headers::limits_policy(&limits),
             limits,
             body_max: route.body_max,
             request_edits,
             response,
         }))
-    }
-
-    fn retry(&self, route: &wanted::Route) -> Retry {
-        let retry = &route.retry;
-        let budget = match &route.action {
-            wanted::RouteAction::Forward { upstream, .. } => Some(self.budget(upstream, route)),
-            wanted::RouteAction::Redirect { .. } => None,
-        };
-        Retry {
-            attempts: retry.attempts,
-            connect: retry.conditions.connect,
-            reset: retry.conditions.reset,
-            per_try_timeout: retry.conditions.per_try_timeout,
-            grpc_unavailable: retry.conditions.grpc_unavailable,
-            statuses: retry.conditions.statuses.clone(),
-            per_try: retry.per_try,
-            backoff: backoff::Backoff {
-                base: retry.backoff_base,
-                factor: retry.backoff_factor,
-                max: retry.backoff_max,
-            },
-            body_max: retry.body_max,
-            budget,
-        }
-    }
-
-    /// Routes that inherit the budget share their upstream's; one that sets it has its own.
-    fn budget(&self, upstream: &str, route: &wanted::Route) -> BudgetPlan {
-        let wanted::RetryBudget { percent, interval, rate_min, own } = &route.retry.budget;
-        BudgetPlan {
-            params: budget::Params {
-                ratio: percent.0,
-                window: *interval,
-                floor: rate_min.count as f64 / rate_min.per.as_secs_f64(),
-            },
-            state: self.states.budget(upstream, if *own { &route.name } else { "" }),
-            own: *own,
-        }
-    }
-
-    fn limit(&self, name: &str) -> Option<LimitPlan> {
-        let limit = self.settings.rate_limits.iter().find(|limit| limit.name == name)?;
-        (limit.mode == wanted::Mode::Enforce).then(|| LimitPlan {
-            label: headers::quoted(name),
-            name: name.into(),
-            params: bucket::params(limit.rate, limit.burst),
-            state: self.states.limit(&format!("{name} client_ip")),
-        })
     }
 
     fn listener(&mut self, listener: &wanted::Listener, shared: &[Arc<RoutePlan>]) -> Option<ListenerPlan> {
@@ -353,38 +313,6 @@ fn rule(matches: &wanted::RouteMatch) -> Rule {
             .collect(),
         query: matches.query.clone(),
     }
-}
-
-fn timeouts(timeouts: &wanted::Timeouts) -> Timeouts {
-    Timeouts {
-        connect: timeouts.connect,
-        request_body_rate_min: timeouts.request_body_rate_min,
-        request_body_grace: timeouts.request_body_grace,
-        first_byte: timeouts.first_byte,
-        idle: timeouts.idle,
-        total: timeouts.total,
-    }
-}
-
-fn breaker(breaker: &wanted::CircuitBreaker) -> Option<BreakerPlan> {
-    let shadow = match breaker.mode {
-        wanted::Mode::Off => return None,
-        wanted::Mode::Enforce => false,
-        wanted::Mode::Shadow => true,
-    };
-    let route = breaker::Params {
-        consecutive: breaker.consecutive_failures.map_or(Consecutive::Auto, Consecutive::Exactly),
-        failure_rate: breaker.failure_rate.0,
-        volume_min: breaker.volume_min,
-        slow_rate: breaker.slow_call.as_ref().map(|slow| slow.rate.0),
-        window: breaker.window,
-        open_for_base: breaker.open_for_base,
-        open_for_max: breaker.open_for_max,
-        probes: breaker.probes,
-        ramp: breaker.ramp,
-    };
-    let slow = breaker.slow_call.as_ref().map(|slow| slow.duration);
-    Some(BreakerPlan { endpoint: breaker::Params { slow_rate: None, ..route }, route, slow, shadow })
 }
 
 fn tls(tls: &wanted::ServerTls) -> TlsPlan {

@@ -28,6 +28,7 @@ pub fn diff(old: &Settings, new: &Settings) -> Vec<Change> {
     named(&mut changes, "routes", &old.routes, &new.routes, |route: &Route| &route.name);
     order(&mut changes, &old.routes, &new.routes);
     fixed(&mut changes, "security_headers", &old.security_headers, &new.security_headers, false);
+    named(&mut changes, "readiness.checks", &old.dependencies, &new.dependencies, |one| &one.name);
     fixed(&mut changes, "health", &old.health_on_listener, &new.health_on_listener, false);
     fixed(&mut changes, "telemetry.access_log", &old.access_log, &new.access_log, false);
     fixed(&mut changes, "telemetry.traces", &old.traces, &new.traces, old.traces.otlp != new.traces.otlp);

@@ -1,5 +1,6 @@
 //! Header edits and the security header presets, compiled to header values.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
@@ -120,9 +121,10 @@ pub fn quoted(name: &str) -> String {
 }
 
 /// Every limit's quota and window for `RateLimit-Policy`: the burst, and how long it takes to come back whole.
-pub fn limits_policy(limits: &[LimitPlan]) -> Option<HeaderValue> {
+pub fn limits_policy(limits: &[Arc<LimitPlan>]) -> Option<HeaderValue> {
     let items: Vec<String> = limits
         .iter()
+        .filter(|limit| limit.enforced)
         .map(|limit| {
             let whole = limit.params.emission.saturating_mul(u32::try_from(limit.params.burst).unwrap_or(u32::MAX));
             let window = whole.as_secs() + u64::from(whole.subsec_nanos() > 0);

@@ -2,6 +2,7 @@
 //! Everything a request needs is resolved here: names to handles, texts to header values, defaults to numbers.
 
 pub mod compile;
+mod dependency;
 pub mod diff;
 mod headers;
 mod redirect;
@@ -14,15 +15,18 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
+use crate::core::dependency::When;
 use crate::core::route::Router;
 use crate::core::units::Address;
 use crate::core::{backoff, balance, breaker, bucket, budget, eject, health};
 use crate::state::breaker::BreakerState;
 use crate::state::budget::BudgetState;
+use crate::state::dependency::DependencyState;
 use crate::state::endpoint::{EndpointState, UpstreamState};
 use crate::state::limit::LimitState;
 use crate::telemetry::{RouteMetrics, UpstreamMetrics};
 use crate::upstream::EndpointSpec;
+use crate::upstream::dependency::Dependency;
 
 pub use redirect::Template;
 
@@ -34,11 +38,14 @@ pub struct Plan {
     /// By listener slot (`States::listener_slot`); `None` for listeners of earlier plans.
     pub listeners: Vec<Option<Arc<ListenerPlan>>>,
     pub upstreams: Vec<Arc<UpstreamPlan>>,
+    pub limits: Vec<Arc<LimitPlan>>,
     pub trusted: Vec<IpNet>,
     pub traces: TracePlan,
     /// Answer the health paths on data listeners too.
     pub health_on_listener: bool,
     pub drain: DrainPlan,
+    /// What the app needs beside us.
+    pub dependencies: Vec<DependencyPlan>,
 }
 
 impl Plan {
@@ -137,7 +144,7 @@ pub struct RoutePlan {
     pub retry: Retry,
     /// Of the answers on this route; `None` for routes that ask no app.
     pub breaker: Option<Arc<BreakerState>>,
-    pub limits: Vec<LimitPlan>,
+    pub limits: Vec<Arc<LimitPlan>>,
     /// The `RateLimit-Policy` of this route, when it has limits.
     pub limits_policy: Option<HeaderValue>,
     pub body_max: Option<u64>,
@@ -196,8 +203,21 @@ pub struct LimitPlan {
     /// As a Structured Fields string (RFC 9651 §3.3.3), quotes included.
     pub label: String,
     pub name: Arc<str>,
+    pub key: Vec<RateKey>,
     pub params: bucket::Params,
+    pub cost: u64,
+    /// It refuses; else it only counts whom it would have refused.
+    pub enforced: bool,
     pub state: Arc<LimitState>,
+}
+
+/// One part of a limit's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RateKey {
+    ClientIp,
+    Route,
+    Header(HeaderName),
+    Cookie(String),
 }
 
 /// One change to a header map, in order.
@@ -277,4 +297,23 @@ pub enum CheckKind {
     Tcp,
     /// `grpc.health.v1` says SERVING for this service; an empty name is the server.
     Grpc(String),
+}
+
+/// Something the app needs, and how it is asked for.
+#[derive(Clone)]
+pub struct DependencyPlan {
+    pub name: Arc<str>,
+    pub what: Dependency,
+    pub when: When,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub state: Arc<DependencyState>,
+}
+
+impl DependencyPlan {
+    /// Whether a running check of `other` does for this one.
+    pub fn asks_the_same(&self, other: &DependencyPlan) -> bool {
+        let alike = |plan: &DependencyPlan| (plan.interval, plan.timeout);
+        alike(self) == alike(other) && self.what == other.what && Arc::ptr_eq(&self.state, &other.state)
+    }
 }

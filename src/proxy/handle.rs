@@ -77,7 +77,7 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
 
     // validate and admit: limits before a byte of the body is asked for, a place only when a small body is here
     admit::body_length(&route, req.headers())?;
-    rates::check(exchange, &route)?;
+    rates::check(exchange, &route, req.headers())?;
     arrive::body(exchange, &route, &mut req).await?;
     admit::place(exchange, upstream)?;
 

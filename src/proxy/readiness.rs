@@ -6,7 +6,9 @@ use serde::Serialize;
 
 use super::body::Body;
 use super::exchange::Exchange;
-use crate::plan::{Action, Plan, UpstreamPlan};
+use crate::core::calendar;
+use crate::core::dependency::Effect;
+use crate::plan::{Action, DependencyPlan, Plan, UpstreamPlan};
 use crate::state::lifecycle::Stage;
 use crate::state::states::States;
 
@@ -19,8 +21,29 @@ pub struct Report {
     pub ready: bool,
     /// The app has answered at least once since the start.
     pub started: bool,
+    /// Ready, but without something the app would like to have.
+    pub degraded: bool,
     pub stage: &'static str,
     pub checks: Vec<Check>,
+    pub dependencies: Vec<Dependency>,
+}
+
+/// What is known of one thing the app needs; nobody is asked for it now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Dependency {
+    pub name: String,
+    pub kind: &'static str,
+    /// `required`, `startup` or `degraded`.
+    pub when: &'static str,
+    /// `None` until a check has decided.
+    pub ok: Option<bool>,
+    /// Since when it is so, and when it was last asked.
+    pub since: Option<String>,
+    pub checked: Option<String>,
+    /// What was wrong when it was last asked, in plain words; empty when nothing was.
+    pub words: String,
+    #[serde(skip)]
+    pub effect: Effect,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,17 +54,36 @@ pub struct Check {
     pub words: String,
 }
 
-/// Ready is: serving, and every upstream of an inbound route has an endpoint that is not known to be unhealthy.
+/// Ready is: serving, and every upstream of an inbound route has an endpoint that is not known to be unhealthy, and no
+/// dependency says otherwise.
 pub fn report(plan: &Plan, states: &States) -> Report {
     let stage = states.lifecycle.stage();
     let checks: Vec<Check> = inbound_upstreams(plan).into_iter().map(check).collect();
     let started = states.lifecycle.app_seen();
+    let dependencies: Vec<Dependency> = plan.dependencies.iter().map(dependency).collect();
+    let well = dependencies.iter().all(|one| one.effect != Effect::NotReady) && checks.iter().all(|check| check.ok);
     Report {
         live: stage < Stage::Cutting,
-        ready: stage == Stage::Serving && started && checks.iter().all(|check| check.ok),
+        ready: stage == Stage::Serving && started && well,
         started,
+        degraded: dependencies.iter().any(|one| one.effect == Effect::Degraded),
         stage: stage_word(stage),
         checks,
+        dependencies,
+    }
+}
+
+fn dependency(plan: &DependencyPlan) -> Dependency {
+    let known = plan.state.known();
+    Dependency {
+        name: plan.name.to_string(),
+        kind: plan.what.kind(),
+        when: plan.when.label(),
+        ok: known.well,
+        since: known.since.map(calendar::text),
+        checked: known.asked.map(calendar::text),
+        words: known.problem.unwrap_or_default(),
+        effect: plan.when.effect(known.well, known.seen_well),
     }
 }
 

@@ -124,8 +124,10 @@ fn judge_error<B>(error: &SendError<B>, exchange: &Exchange, route: &RoutePlan) 
         },
     };
     let outcome = match (error.side(), error) {
-        // Closing an idle connection is no failure of the app.
-        (Side::Us | Side::Client, _) | (Side::App, SendError::NeverWritten { .. }) => Outcome::Ignored,
+        // Closing an idle connection is no failure of the app, even when our request was on its way: one that truly
+        // fails fails on fresh connections too.
+        (Side::Us | Side::Client, _)
+        | (Side::App, SendError::NeverWritten { .. } | SendError::Reset { reused: true, .. }) => Outcome::Ignored,
         (Side::App, _) => Outcome::Failure,
     };
     tracing::debug!(upstream = exchange.upstream_name(), outcome = error.label(), "attempt failed: {error}");

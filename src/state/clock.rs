@@ -54,10 +54,19 @@ pub fn unit() -> f64 {
     (random() >> 11) as f64 / (1u64 << 53) as f64
 }
 
+/// A hasher with the process's own key, for tables whose keys a client chooses and that have several parts.
+pub fn hasher() -> impl Hasher {
+    hash_key().build_hasher()
+}
+
+fn hash_key() -> &'static RandomState {
+    static KEY: OnceLock<RandomState> = OnceLock::new();
+    KEY.get_or_init(RandomState::new)
+}
+
 /// Keyed hash for tables whose keys a client chooses: the key is the process's own, so collisions cannot be planned.
 pub fn hash(bytes: &[u8]) -> u64 {
-    static KEY: OnceLock<RandomState> = OnceLock::new();
-    KEY.get_or_init(RandomState::new).hash_one(bytes)
+    hash_key().hash_one(bytes)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 pub mod breaker;
 pub mod budget;
 pub mod clock;
+pub mod dependency;
 pub mod endpoint;
 pub mod journal;
 pub mod lifecycle;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use super::budget::BudgetState;
+use super::dependency::DependencyState;
 use super::endpoint::{EndpointState, UpstreamState};
 use super::journal::{Journal, lock};
 use super::lifecycle::Lifecycle;
@@ -40,6 +41,7 @@ pub struct States {
     upstreams: Registry<String, UpstreamState>,
     endpoints: Registry<(String, String), EndpointState>,
     limits: Registry<String, LimitState>,
+    dependencies: Registry<String, DependencyState>,
     budgets: Registry<(String, String), BudgetState>,
     slots: Slots,
     pub lifecycle: Lifecycle,
@@ -60,6 +62,11 @@ impl States {
     /// `identity` is the limit's name and key rule; rate and burst may change under it.
     pub fn limit(&self, identity: &str) -> Arc<LimitState> {
         self.limits.adopt(identity.to_owned(), LimitState::default)
+    }
+
+    /// `identity` is the dependency's name and what is asked.
+    pub fn dependency(&self, identity: &str) -> Arc<DependencyState> {
+        self.dependencies.adopt(identity.to_owned(), DependencyState::default)
     }
 
     /// The retry budget of an upstream; `route` names the one that has its own, and is empty for the shared one.

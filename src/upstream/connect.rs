@@ -31,6 +31,8 @@ pub enum Alpn {
     Any,
     Http1,
     Http2,
+    /// No offer: what is spoken is not HTTP.
+    None,
 }
 
 /// An open connection and whether TLS chose HTTP/2 for it.

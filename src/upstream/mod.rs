@@ -30,6 +30,7 @@ mod io;
 mod resolve;
 pub mod tls;
 
+pub mod dependency;
 pub mod probe;
 pub mod rt;
 

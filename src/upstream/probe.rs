@@ -25,6 +25,7 @@ use rustls::{CertificateError, Error as TlsError, InvalidMessage};
 
 use super::connect::{Alpn, ConnectError, ConnectProblem, connect};
 use super::tls::ClientTls;
+use crate::core::dependency::Statuses;
 use crate::core::units::Address;
 
 pub use grpc::grpc;
@@ -55,19 +56,28 @@ pub async fn http(
     timeout: Duration,
 ) -> Result<(), Unhealthy> {
     let asked = Asked { address, host, path, timeout };
-    let check = async {
-        let tls = tls.map(|tls| (tls, Alpn::Http1));
-        let connected = connect(address, tls, timeout).await.map_err(|error| asked.unconnected(&error))?;
-        let io = TokioIo::new(connected.io);
-        let (mut sender, connection) = http1::handshake(io).await.map_err(|error| asked.unanswered(&error))?;
-        let req = asked.request(path)?;
-        drive(connection, async {
-            let res = sender.send_request(req).await.map_err(|error| asked.unanswered(&error))?;
-            asked.judge(res).await
-        })
-        .await
+    asked.http1(tls, |res| asked.verdict(res)).await
+}
+
+/// The same, healthy when the status is among those expected.
+pub async fn status(
+    address: &Address,
+    tls: Option<&ClientTls>,
+    host: &str,
+    path: &str,
+    timeout: Duration,
+    expect: &Statuses,
+) -> Result<(), Unhealthy> {
+    let asked = Asked { address, host, path, timeout };
+    let verdict = |res: &Response<Incoming>| {
+        let code = res.status().as_u16();
+        if expect.contain(code) {
+            return Ok(());
+        }
+        asked.verdict(res)?;
+        Err(unhealthy("bad_status", format!("{code} on {path}: expected {expect}")))
     };
-    asked.within(check).await
+    asked.http1(tls, verdict).await
 }
 
 /// As [`http`], over HTTP/2 (ALPN, or prior knowledge without TLS), for endpoints that speak nothing else.
@@ -111,6 +121,28 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    async fn http1(
+        &self,
+        tls: Option<&ClientTls>,
+        verdict: impl Fn(&Response<Incoming>) -> Result<(), Unhealthy>,
+    ) -> Result<(), Unhealthy> {
+        let check = async {
+            let tls = tls.map(|tls| (tls, Alpn::Http1));
+            let connected = connect(self.address, tls, self.timeout).await.map_err(|error| self.unconnected(&error))?;
+            let io = TokioIo::new(connected.io);
+            let (mut sender, connection) = http1::handshake(io).await.map_err(|error| self.unanswered(&error))?;
+            let req = self.request(self.path)?;
+            drive(connection, async {
+                let res = sender.send_request(req).await.map_err(|error| self.unanswered(&error))?;
+                let verdict = verdict(&res);
+                drain(res.into_body()).await;
+                verdict
+            })
+            .await
+        };
+        self.within(check).await
+    }
+
     fn request(&self, target: &str) -> Result<Request<Empty<Bytes>>, Unhealthy> {
         let mut req = Request::get(target).header(USER_AGENT, AGENT).header(ACCEPT, "*/*");
         if target.starts_with('/') {

@@ -37,6 +37,7 @@ pub struct ClientTls {
     any: Arc<ClientConfig>,
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
+    none: Arc<ClientConfig>,
     /// SHA-256 over name, roots and client certificate, so that a reload keeps the pools of unchanged upstreams.
     identity: [u8; 32],
 }
@@ -80,6 +81,7 @@ impl ClientTls {
             any: offering(&config, &[b"h2", b"http/1.1"]),
             http1: offering(&config, &[b"http/1.1"]),
             http2: offering(&config, &[b"h2"]),
+            none: offering(&config, &[]),
             identity: hash.finalize().into(),
         }))
     }
@@ -97,6 +99,7 @@ impl ClientTls {
             Alpn::Any => &self.any,
             Alpn::Http1 => &self.http1,
             Alpn::Http2 => &self.http2,
+            Alpn::None => &self.none,
         };
         TlsConnector::from(Arc::clone(config)).connect(self.name.clone(), socket).await
     }

@@ -7,5 +7,6 @@ mod support;
 
 mod apps;
 mod files;
+mod limits;
 mod peers;
 mod ports;

@@ -78,7 +78,7 @@ fn the_reports_counts_are_the_clients() {
     assert_eq!(report["finished"], seen.good() - frames + goodbyes, "{report} {:?}", seen.by_lane());
     assert_eq!((&report["websockets_closed"], goodbyes), (&5.into(), 5), "{report}");
     assert_eq!(report["cut"], 0, "{report}");
-    assert!(seen.good() > 500, "that was no load: {}", seen.good());
+    assert!(seen.good() > 100, "that was no load: {}", seen.good());
 }
 
 #[test]

@@ -165,6 +165,7 @@ fn settings(options: &Options, app: u16) -> Settings {
             remove: Vec::new(),
             hsts_max_age: None,
         },
+        dependencies: Vec::new(),
         health_on_listener: false,
         access_log: wanted::AccessLog {
             to: wanted::LogTarget::Off,

@@ -14,6 +14,7 @@ pub mod frames;
 pub mod http2;
 pub mod load;
 pub mod message;
+pub mod postgres;
 pub mod process;
 pub mod tls;
 pub mod tools;
