@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 use outrigger::core::backoff::{self, Backoff};
-use outrigger::core::breaker::{self, Breaker, Outcome};
+use outrigger::core::breaker::{self, Breaker, Consecutive, Outcome};
 use outrigger::core::bucket;
 use outrigger::core::forwarded::{self, Hop};
 use outrigger::core::framing;
@@ -16,6 +16,7 @@ use outrigger::core::keyed::Keyed;
 use outrigger::core::route::{Router, Rule};
 use outrigger::core::trace;
 use outrigger::core::units::Rate;
+use outrigger::core::window::Window;
 
 pub const NAMES: [&str; 16] = [
     "route look-up, 1 route",
@@ -155,15 +156,21 @@ fn keyed_gcra() -> Box<dyn FnMut()> {
 
 fn breaker() -> Box<dyn FnMut()> {
     let params = breaker::Params {
-        consecutive_failures: 5,
+        consecutive: Consecutive::Auto,
+        failure_rate: 0.5,
+        volume_min: 20,
+        slow_rate: None,
+        window: Duration::from_secs(10),
         open_for_base: Duration::from_secs(5),
-        open_for_max: Duration::from_secs(60),
+        open_for_max: Duration::from_secs(30),
         probes: 1,
+        ramp: Duration::from_secs(10),
     };
     let (mut breaker, now) = (Breaker::new(), Instant::now());
+    let window = Window::new(now);
     Box::new(move || {
-        if let Ok(ticket) = breaker.admit(black_box(&params), now) {
-            black_box(breaker.record(ticket, black_box(Outcome::Success), &params, now, 0.5));
+        if let Ok(ticket) = breaker.admit(black_box(&params), now, 0.5) {
+            black_box(breaker.record(ticket, black_box(Outcome::Success), &params, &window, now, 0.5));
         }
     })
 }

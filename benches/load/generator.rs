@@ -112,6 +112,16 @@ pub struct Open {
     pub errors: u64,
 }
 
+impl Open {
+    fn note(&mut self, latency: Option<Duration>) {
+        self.requests += 1;
+        match latency {
+            Some(latency) => self.latency.saturating_record((latency.as_micros() as u64).max(1)),
+            None => self.errors += 1,
+        }
+    }
+}
+
 /// `rate` requests a second, whatever the answers do, each on the first connection that is free.
 pub async fn at_rate(load: &Load<'_>, rate: u64) -> Open {
     let latency = Histogram::new(3).expect("three digits are valid");
@@ -160,13 +170,9 @@ async fn lane(
             Some(open) => open.ask(&request).await,
             None => None,
         };
-        let mut measured = measured.borrow_mut();
-        measured.requests += 1;
-        if answer.is_some() {
-            measured.latency.saturating_record((intended.elapsed().as_micros() as u64).max(1));
-        } else {
-            measured.errors += 1;
-            drop(measured);
+        let answered = answer.is_some();
+        measured.borrow_mut().note(answered.then(|| intended.elapsed()));
+        if !answered {
             client = Client::connect(&target).await;
         }
     }

@@ -9,12 +9,14 @@
 //! the app on the others.
 //!
 //! `BENCH_SCENARIOS` and `BENCH_PEERS` (names, comma-separated) choose; `BENCH_ROUNDS`, `BENCH_SECONDS`, `BENCH_RATE`
-//! and `BENCH_IDLE` (connections) change the size. Results: `target/bench/load.md` and one SVG for each chart.
+//! and `BENCH_IDLE` (connections) change the size; `BENCH_OUTRIGGER` names another build to measure. Results:
+//! `target/bench/load.md`, `load.json` and one SVG for each chart.
 #![allow(clippy::disallowed_methods)]
 
 mod app;
 mod chart;
 mod client;
+mod figures;
 mod files;
 mod generator;
 mod peers;
@@ -24,14 +26,19 @@ mod scenario;
 
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
+
+use figures::{Figures, Held};
 use generator::Load;
 use peers::{PROCESSOR, Peer};
 use process::SystemCalls;
-use report::{Figures, Report};
-use scenario::Scenario;
+use report::Report;
+use scenario::{Kind, Scenario};
 
 /// Starts measured for each proxy.
 const STARTS: usize = 5;
+/// Idle TLS connections: the clients' side of one costs us more than the proxy's.
+const TLS_IDLE_MAX: usize = 2_000;
 /// Open files: both ends of an idle connection are on this machine, one of them in a proxy.
 const OPEN_FILES: u64 = 40_000;
 
@@ -85,36 +92,46 @@ fn main() {
     let scratch = tempfile::tempdir().expect("a scratch directory");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
 
+    let asked = |program: &str, kind: Kind| {
+        wanted("BENCH_PEERS", program) && settings.scenarios.iter().any(|scenario| scenario.kinds.contains(&kind))
+    };
     let mut running: Vec<(Peer, Figures)> = Vec::new();
-    for mut peer in peers::found(scratch.path(), app, &|name| wanted("BENCH_PEERS", name)) {
+    for mut peer in peers::found(scratch.path(), app, &asked) {
         let figures = at_rest(&mut peer, &runtime, &settings);
         running.push((peer, figures));
     }
     let mut alone = Figures::default();
     for round in 0..settings.rounds {
         for scenario in &settings.scenarios {
-            for (peer, figures) in &mut running {
-                if peer.policies && !scenario.with_policies {
-                    continue;
-                }
-                saturated(peer, figures, scenario, &runtime, &settings);
-                if scenario.name == "keepalive" {
-                    at_a_rate(peer, figures, scenario, &runtime, &settings);
-                }
-            }
-            if scenario.name == "keepalive" {
-                let target = client::Target { port: app, tls: None };
-                latency(&mut alone, target, scenario, &runtime, &settings);
-            }
+            one_round(&mut running, &mut alone, app, scenario, &runtime, &settings);
             eprintln!("round {} of {}: {}", round + 1, settings.rounds, scenario.title);
         }
     }
-    for (peer, figures) in &mut running {
+    for (peer, figures) in running.iter_mut().filter(|(peer, _)| peer.kind != Kind::Routes) {
         count_system_calls(peer, figures, &runtime);
     }
-    let named = running.iter().map(|(peer, figures)| (peer.name, peer.version.as_str(), figures));
-    let report = Report { machine: machine(&settings), alone: &alone, peers: named.collect() };
-    report.write(&settings.scenarios);
+    Report { machine: machine(&settings), alone, peers: running }.write(&settings.scenarios);
+}
+
+/// Every proxy once; a different one begins each time there is a next round.
+fn one_round(
+    running: &mut [(Peer, Figures)],
+    alone: &mut Figures,
+    app: u16,
+    scenario: &Scenario,
+    runtime: &Runtime,
+    settings: &Settings,
+) {
+    running.rotate_left(1);
+    for (peer, figures) in running.iter_mut().filter(|(peer, _)| scenario.kinds.contains(&peer.kind)) {
+        saturated(peer, figures, scenario, runtime, settings);
+        if scenario.name == "keepalive" {
+            at_a_rate(peer, figures, scenario, runtime, settings);
+        }
+    }
+    if scenario.name == "keepalive" {
+        latency(alone, client::Target { port: app, tls: None }, scenario, runtime, settings);
+    }
 }
 
 /// The clients' TLS is the same library whatever Outrigger was built with.
@@ -127,25 +144,21 @@ fn install_tls() {
 }
 
 /// Start-up and memory, each in a process that has done nothing else; leaves a fresh one running.
-fn at_rest(peer: &mut Peer, runtime: &tokio::runtime::Runtime, settings: &Settings) -> Figures {
+fn at_rest(peer: &mut Peer, runtime: &Runtime, settings: &Settings) -> Figures {
     let mut figures = Figures::default();
     for _ in 0..STARTS {
         peer.stop();
-        figures.start_ms.push(peer.start());
+        let (taken, cpu) = peer.start();
+        figures.start_ms.push(taken);
+        figures.start_cpu_ms.push(cpu);
     }
     std::thread::sleep(Duration::from_secs(1)); // what a start leaves to do is done
     figures.idle_mib = peer.resident_mib();
-    if settings.idle > 0 {
-        let scenario = &scenario::ALL[0];
-        runtime.block_on(async {
-            let held = generator::hold(&peer.target(scenario), scenario, settings.idle).await;
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            figures.held = held.len();
-            figures.held_mib = peer.resident_mib();
-            drop(held);
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            figures.given_back_mib = peer.resident_mib();
-        });
+    if settings.idle > 0 && peer.kind != Kind::Routes {
+        figures.plain = Some(hold(peer, scenario::named("keepalive"), settings.idle, runtime));
+        if peer.kind == Kind::Bare {
+            figures.tls = Some(hold(peer, scenario::named("tls"), settings.idle.min(TLS_IDLE_MAX), runtime));
+        }
         peer.stop();
         peer.start();
     }
@@ -153,45 +166,46 @@ fn at_rest(peer: &mut Peer, runtime: &tokio::runtime::Runtime, settings: &Settin
     figures
 }
 
-fn saturated(
-    peer: &Peer,
-    figures: &mut Figures,
-    scenario: &Scenario,
-    runtime: &tokio::runtime::Runtime,
-    settings: &Settings,
-) {
+/// Resident memory with idle connections and after them.
+fn hold(peer: &Peer, scenario: &Scenario, count: usize, runtime: &Runtime) -> Held {
+    let before_mib = peer.resident_mib();
+    runtime.block_on(async {
+        let held = generator::hold(&peer.target(scenario), scenario, count).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let (connections, with_mib) = (held.len(), peer.resident_mib());
+        drop(held);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        Held { connections, before_mib, with_mib, after_mib: peer.resident_mib() }
+    })
+}
+
+fn saturated(peer: &Peer, figures: &mut Figures, scenario: &Scenario, runtime: &Runtime, settings: &Settings) {
     let load = Load { target: peer.target(scenario), scenario, duration: settings.duration };
     let before = peer.cpu();
     let closed = runtime.block_on(generator::saturate(&load));
     let used = peer.cpu().since(before);
     let per_request = |time: Duration| time.as_secs_f64() * 1e6 / closed.requests.max(1) as f64;
     let measured = figures.of(scenario.name);
-    measured.cpu.push(per_request(used.total()));
+    measured.cpu.push(per_request(used.total));
     measured.user.push(per_request(used.user));
     measured.rate.push(closed.requests as f64 / closed.took.as_secs_f64());
     let body = closed.bytes as f64 / 1e6 + closed.requests as f64 * scenario.upload as f64 / 1e6;
-    measured.megabytes.push(body / used.total().as_secs_f64());
+    measured.megabytes.push(body / used.total.as_secs_f64());
     measured.errors += closed.errors;
 }
 
-fn at_a_rate(
-    peer: &Peer,
-    figures: &mut Figures,
-    scenario: &Scenario,
-    runtime: &tokio::runtime::Runtime,
-    settings: &Settings,
-) {
+fn at_a_rate(peer: &Peer, figures: &mut Figures, scenario: &Scenario, runtime: &Runtime, settings: &Settings) {
     let before = peer.cpu();
     let requests = latency(figures, peer.target(scenario), scenario, runtime, settings);
     let used = peer.cpu().since(before);
-    figures.cpu_at_rate.push(used.total().as_secs_f64() * 1e6 / requests.max(1) as f64);
+    figures.cpu_at_rate.push(used.total.as_secs_f64() * 1e6 / requests.max(1) as f64);
 }
 
 fn latency(
     figures: &mut Figures,
     target: client::Target,
     scenario: &Scenario,
-    runtime: &tokio::runtime::Runtime,
+    runtime: &Runtime,
     settings: &Settings,
 ) -> u64 {
     let load = Load { target, scenario, duration: settings.duration };
@@ -203,8 +217,8 @@ fn latency(
     open.requests
 }
 
-fn count_system_calls(peer: &Peer, figures: &mut Figures, runtime: &tokio::runtime::Runtime) {
-    let scenario = &scenario::ALL[0];
+fn count_system_calls(peer: &Peer, figures: &mut Figures, runtime: &Runtime) {
+    let scenario = scenario::named("keepalive");
     let load = Load { target: peer.target(scenario), scenario, duration: Duration::from_secs(2) };
     let Some(watch) = SystemCalls::watch(peer.pid()) else { return };
     let closed = runtime.block_on(generator::saturate(&load));

@@ -4,77 +4,135 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use super::client::Target;
 use super::files::{self, Site};
 use super::process::{self, Cpu};
-use super::scenario::{Scenario, Wire};
+use super::scenario::{Kind, Scenario, Wire};
 
 /// The processor the proxies run on; the load and the app have the others.
 pub const PROCESSOR: usize = 0;
 
 pub struct Peer {
-    pub name: &'static str,
+    pub program: &'static str,
+    /// Its place in the tables.
+    pub number: usize,
+    /// The program and the kind.
+    pub name: String,
+    pub kind: Kind,
     pub version: String,
-    /// Does what Outrigger does by default, as nearly as it can.
-    pub policies: bool,
     site: Site,
     command: Vec<String>,
     output: PathBuf,
     child: Option<Child>,
 }
 
-/// Outrigger, and the peers whose programs are there and that are wanted.
-pub fn found(scratch: &Path, app: u16, wanted: &dyn Fn(&str) -> bool) -> Vec<Peer> {
-    let outrigger = PathBuf::from(env!("CARGO_BIN_EXE_outrigger"));
-    let site = |name: &str| Site::new(scratch, name, app);
+/// One program under test, and how it is told what to do.
+struct Program {
+    name: &'static str,
+    /// Names the program by a path.
+    variable: &'static str,
+    version: &'static str,
+    kinds: &'static [Kind],
+    extension: &'static str,
+    configuration: fn(&Site, Kind) -> String,
+    /// `FILE` and `FOLDER` stand for its own.
+    arguments: &'static [&'static str],
+}
+
+const OTHERS: &[Kind] = &[Kind::Bare, Kind::Policies, Kind::Routes];
+const PROGRAMS: [Program; 4] = [
+    Program {
+        name: "outrigger",
+        variable: "BENCH_OUTRIGGER",
+        version: "version",
+        kinds: &[Kind::Bare, Kind::Defaults, Kind::Policies, Kind::Routes],
+        extension: "yaml",
+        configuration: files::outrigger,
+        arguments: &["run", "-c", "FILE"],
+    },
+    Program {
+        name: "nginx",
+        variable: "BENCH_NGINX",
+        version: "-v",
+        kinds: OTHERS,
+        extension: "conf",
+        configuration: files::nginx,
+        arguments: &["-c", "FILE", "-p", "FOLDER"],
+    },
+    Program {
+        name: "haproxy",
+        variable: "BENCH_HAPROXY",
+        version: "-v",
+        kinds: OTHERS,
+        extension: "cfg",
+        configuration: files::haproxy,
+        arguments: &["-db", "-f", "FILE"],
+    },
+    Program {
+        name: "envoy",
+        variable: "BENCH_ENVOY",
+        version: "--version",
+        kinds: OTHERS,
+        extension: "yaml",
+        configuration: files::envoy,
+        arguments: &["--concurrency", "1", "-l", "error", "--disable-hot-restart", "-c", "FILE"],
+    },
+];
+
+/// Outrigger, and the peers whose programs are there, in the kinds that `wanted` asks for.
+pub fn found(scratch: &Path, app: u16, wanted: &dyn Fn(&str, Kind) -> bool) -> Vec<Peer> {
     let mut peers = Vec::new();
-    for (name, policies) in [("outrigger bare", false), ("outrigger defaults", true)] {
-        let site = site(name);
-        let file = site.write("yaml", &files::outrigger(&site, policies));
-        peers.push(peer(name, policies, &outrigger, "version", site, &["run", "-c", &file]));
-    }
-    if let Some(nginx) = program("BENCH_NGINX", "nginx") {
-        for (name, policies) in [("nginx", false), ("nginx policies", true)] {
-            let site = site(name);
-            let file = site.write("conf", &files::nginx(&site, policies));
-            let folder = site.folder.display().to_string();
-            peers.push(peer(name, policies, &nginx, "-v", site, &["-c", &file, "-p", &folder]));
+    for program in &PROGRAMS {
+        let kinds: Vec<Kind> = program.kinds.iter().copied().filter(|kind| wanted(program.name, *kind)).collect();
+        if kinds.is_empty() {
+            continue;
+        }
+        match place(program) {
+            Some(place) => peers.extend(kinds.into_iter().map(|kind| peer(program, &place, kind, scratch, app))),
+            None => println!("skipped: {} not installed ({} names its path)", program.name, program.variable),
         }
     }
-    if let Some(haproxy) = program("BENCH_HAPROXY", "haproxy") {
-        for (name, policies) in [("haproxy", false), ("haproxy policies", true)] {
-            let site = site(name);
-            let file = site.write("cfg", &files::haproxy(&site, policies));
-            peers.push(peer(name, policies, &haproxy, "-v", site, &["-db", "-f", &file]));
-        }
-    }
-    if let Some(envoy) = program("BENCH_ENVOY", "envoy") {
-        let site = site("envoy");
-        let file = site.write("yaml", &files::envoy(&site));
-        let id = site.plain.to_string();
-        let arguments = ["--concurrency", "1", "-l", "error", "--base-id", &id, "-c", &file];
-        peers.push(peer("envoy", false, &envoy, "--version", site, &arguments));
-    }
-    peers.retain(|peer| wanted(peer.name));
+    peers.iter_mut().enumerate().for_each(|(number, peer)| peer.number = number);
     peers
 }
 
-fn peer(name: &'static str, policies: bool, program: &Path, version: &str, site: Site, arguments: &[&str]) -> Peer {
-    let said =
-        Command::new(program).arg(version).output().map(|out| [out.stdout, out.stderr].concat()).unwrap_or_default();
+fn place(program: &Program) -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os(program.variable) {
+        return Some(PathBuf::from(path)).filter(|path| path.is_file());
+    }
+    if program.name == "outrigger" {
+        return Some(PathBuf::from(env!("CARGO_BIN_EXE_outrigger")));
+    }
+    let path = std::env::var_os("PATH")?;
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
+    folders.map(|folder| folder.join(program.name)).find(|file| file.is_file())
+}
+
+fn peer(program: &Program, place: &Path, kind: Kind, scratch: &Path, app: u16) -> Peer {
+    let said = Command::new(place).arg(program.version).output();
+    let said = said.map(|out| [out.stdout, out.stderr].concat()).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
     let version = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("").trim().to_owned();
-    let mut command = vec![program.display().to_string()];
-    command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    let name = format!("{} {}", program.name, kind.name());
+    let site = Site::new(scratch, &name, app);
+    let file = site.write(program.extension, &(program.configuration)(&site, kind));
+    let folder = site.folder.display().to_string();
+    let arguments = program.arguments.iter().map(|argument| match *argument {
+        "FILE" => file.clone(),
+        "FOLDER" => folder.clone(),
+        other => other.to_owned(),
+    });
+    let command = std::iter::once(place.display().to_string()).chain(arguments).collect();
     let output = site.folder.join("output");
-    Peer { name, version, policies, site, command, output, child: None }
+    Peer { number: 0, program: program.name, name, kind, version, site, command, output, child: None }
 }
 
 impl Peer {
-    /// Starts it and waits for its first answer through to the app; milliseconds.
-    pub fn start(&mut self) -> f64 {
+    /// Starts it and waits for its first answer through to the app; milliseconds until then, and of processor time.
+    pub fn start(&mut self) -> (f64, f64) {
         let output = std::fs::File::create(&self.output).expect("a file in the scratch directory");
         let errors = output.try_clone().expect("a second handle");
         process::pin([PROCESSOR]);
@@ -95,7 +153,7 @@ impl Peer {
             }
             std::thread::sleep(Duration::from_micros(200));
         }
-        began.elapsed().as_secs_f64() * 1e3
+        (began.elapsed().as_secs_f64() * 1e3, self.cpu().total.as_secs_f64() * 1e3)
     }
 
     pub fn stop(&mut self) {
@@ -149,14 +207,14 @@ fn answers(port: u16) -> bool {
     asked.is_ok() && stream.read_exact(&mut answer).is_ok() && answer.starts_with(b"HTTP/1.1 200")
 }
 
-fn program(variable: &str, name: &str) -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os(variable) {
-        return Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty());
-    }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).chain(["/usr/sbin".into()]).map(|folder| folder.join(name)).find(|file| file.is_file())
-}
-
+/// Below the ports that outgoing connections get, so that none of them takes it before the proxy does.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = (std::process::id() % 20_000) as u16;
+    loop {
+        let port = 10_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! What the kernel says of a process and its children, and where threads may run.
 
 use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -10,20 +11,16 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 /// Ticks of /proc/PID/stat per second; fixed by Linux for user space.
 const TICKS: f64 = 100.0;
 
-/// Processor time so far.
+/// Processor time so far: all of it as the scheduler counts it, to the nanosecond, and the user's share in ticks.
 #[derive(Clone, Copy, Default)]
 pub struct Cpu {
+    pub total: Duration,
     pub user: Duration,
-    pub system: Duration,
 }
 
 impl Cpu {
-    pub fn total(self) -> Duration {
-        self.user + self.system
-    }
-
     pub fn since(self, before: Cpu) -> Cpu {
-        Cpu { user: self.user.saturating_sub(before.user), system: self.system.saturating_sub(before.system) }
+        Cpu { total: self.total.saturating_sub(before.total), user: self.user.saturating_sub(before.user) }
     }
 }
 
@@ -33,27 +30,38 @@ pub fn family(pid: u32) -> Vec<u32> {
     let mut next = 0;
     while let Some(parent) = found.get(next).copied() {
         next += 1;
-        let tasks = std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
-        for task in tasks {
-            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for task in tasks(parent) {
+            let children = std::fs::read_to_string(task.join("children")).unwrap_or_default();
             found.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
         }
     }
     found
 }
 
-/// User and system time so far, of the whole family.
+/// What the whole family has used so far. A thread that ended in between is missing; proxies keep theirs.
 pub fn cpu(pid: u32) -> Cpu {
-    family(pid).into_iter().filter_map(times).fold(Cpu::default(), |sum, (user, system)| Cpu {
-        user: sum.user + Duration::from_secs_f64(user / TICKS),
-        system: sum.system + Duration::from_secs_f64(system / TICKS),
-    })
+    let family = family(pid);
+    let tasks = family.iter().flat_map(|pid| tasks(*pid));
+    Cpu {
+        total: tasks.filter_map(|task| scheduled(&task)).sum(),
+        user: family.iter().filter_map(|pid| user(*pid)).sum(),
+    }
 }
 
-fn times(pid: u32) -> Option<(f64, f64)> {
+fn tasks(pid: u32) -> Vec<PathBuf> {
+    let found = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    found.map(|task| task.path()).collect()
+}
+
+fn scheduled(task: &Path) -> Option<Duration> {
+    let said = std::fs::read_to_string(task.join("schedstat")).ok()?;
+    said.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
+}
+
+fn user(pid: u32) -> Option<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    Some((fields.get(11)?.parse().ok()?, fields.get(12)?.parse().ok()?))
+    let ticks: f64 = stat.rsplit_once(')')?.1.split_whitespace().nth(11)?.parse().ok()?;
+    Some(Duration::from_secs_f64(ticks / TICKS))
 }
 
 /// Resident memory of the whole family.

@@ -1,106 +1,93 @@
-//! The figures as Markdown, with charts beside them.
+//! The figures as Markdown and as JSON, with charts beside them.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use super::chart::{Bar, Chart};
-use super::scenario::Scenario;
+use super::figures::{Figures, Held, Measured, least, median, most, ratio, spread};
+use super::peers::Peer;
+use super::scenario::{Kind, Scenario};
 
-/// The peer that ratios refer to.
-const REFERENCE: &str = "nginx";
+/// The programs that ratios refer to.
+const REFERENCES: [&str; 2] = ["nginx", "haproxy"];
 
-/// One scenario, one proxy; a value for each round.
-#[derive(Default)]
-pub struct Measured {
-    /// Microseconds of processor time for a request.
-    pub cpu: Vec<f64>,
-    /// The share of it outside the kernel.
-    pub user: Vec<f64>,
-    /// Requests a second.
-    pub rate: Vec<f64>,
-    /// Megabytes of bodies for a second of processor time.
-    pub megabytes: Vec<f64>,
-    pub errors: u64,
-}
-
-/// One proxy.
-#[derive(Default)]
-pub struct Figures {
-    scenarios: BTreeMap<&'static str, Measured>,
-    pub p50: Vec<f64>,
-    pub p99: Vec<f64>,
-    pub p999: Vec<f64>,
-    pub cpu_at_rate: Vec<f64>,
-    pub start_ms: Vec<f64>,
-    pub idle_mib: f64,
-    /// Idle connections that could be held, the memory with them, and after them.
-    pub held: usize,
-    pub held_mib: f64,
-    pub given_back_mib: f64,
-    /// System calls for a request, saturated and at 1,000 requests/s.
-    pub calls: Option<f64>,
-    pub calls_at_rate: Option<f64>,
-}
-
-impl Figures {
-    pub fn of(&mut self, scenario: &'static str) -> &mut Measured {
-        self.scenarios.entry(scenario).or_default()
-    }
-}
-
-pub struct Report<'a> {
+pub struct Report {
     pub machine: String,
     /// Latency of the app without a proxy.
-    pub alone: &'a Figures,
-    pub peers: Vec<(&'static str, &'a str, &'a Figures)>,
+    pub alone: Figures,
+    pub peers: Vec<(Peer, Figures)>,
 }
 
-impl Report<'_> {
-    pub fn write(&self, scenarios: &[Scenario]) {
+impl Report {
+    pub fn write(mut self, scenarios: &[Scenario]) {
+        self.peers.sort_by_key(|(peer, _)| peer.number);
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench");
         std::fs::create_dir_all(&folder).expect("target/bench can be made");
+        let save = |name: &str, text: &str| {
+            std::fs::write(folder.join(name), text).expect("target/bench can be written");
+        };
         let mut text = format!("{}\n\n", self.machine);
-        for (name, version, _) in &self.peers {
-            let _ = writeln!(text, "- {name}: {version}"); // into a String: cannot fail
+        let mut named: Vec<(&str, &str)> = self.peers.iter().map(|(peer, _)| (peer.program, &*peer.version)).collect();
+        named.dedup();
+        for (program, version) in named {
+            let _ = writeln!(text, "- {program}: {version}"); // into a String: cannot fail
         }
         text.push('\n');
         for scenario in scenarios {
             text.push_str(&self.saturated(scenario));
-            std::fs::write(folder.join(format!("{}.svg", scenario.name)), self.cpu_chart(scenario).draw())
-                .expect("target/bench can be written");
+            save(&format!("{}.svg", scenario.name), &self.cpu_chart(scenario).draw());
         }
         text.push_str(&self.latency());
         text.push_str(&self.rest());
-        std::fs::write(folder.join("memory.svg"), self.memory_chart().draw()).expect("target/bench can be written");
-        std::fs::write(folder.join("latency.svg"), self.latency_chart().draw()).expect("target/bench can be written");
-        std::fs::write(folder.join("load.md"), &text).expect("target/bench can be written");
+        save("memory.svg", &self.memory_chart().draw());
+        save("latency.svg", &self.latency_chart().draw());
+        save("load.md", &text);
+        save("load.json", &format!("{:#}\n", self.to_json()));
         println!("{text}written to {}", folder.display());
     }
 
-    fn measured<'s>(&'s self, scenario: &'s str) -> impl Iterator<Item = (&'static str, &'s Measured)> {
-        self.peers.iter().filter_map(move |(name, _, figures)| Some((*name, figures.scenarios.get(scenario)?)))
+    fn to_json(&self) -> serde_json::Value {
+        let peers = self.peers.iter().map(|(peer, figures)| {
+            (peer.name.clone(), json!({ "version": peer.version, "figures": figures.to_json() }))
+        });
+        json!({ "machine": self.machine, "alone": self.alone.to_json(), "peers": peers.collect::<serde_json::Map<_, _>>() })
+    }
+
+    fn measured<'s>(&'s self, scenario: &'s str) -> impl Iterator<Item = (&'s Peer, &'s Measured)> {
+        self.peers.iter().filter_map(move |(peer, figures)| Some((peer, figures.in_scenario(scenario)?)))
+    }
+
+    /// Processor time of `program` in the kind that compares with `kind`.
+    fn base<'s>(&'s self, scenario: &'s str, program: &str, kind: Kind) -> &'s [f64] {
+        let kind = if kind == Kind::Defaults { Kind::Policies } else { kind };
+        self.measured(scenario)
+            .find(|(peer, _)| peer.program == program && peer.kind == kind)
+            .map_or(&[], |(_, measured)| &measured.cpu)
     }
 
     fn saturated(&self, scenario: &Scenario) -> String {
-        let of = |wanted: &str| self.measured(scenario.name).find(|(name, _)| *name == wanted).map(|found| found.1);
-        let (reference, bare) = (of(REFERENCE), of("outrigger bare"));
+        let [first, second] = REFERENCES;
         let mut text = format!(
-            "### {}\n\n| proxy | CPU µs/request | user µs | x {REFERENCE} | x bare | requests/s | MB per CPU-s | errors |\n|---|---|---|---|---|---|---|---|\n",
+            "### {}\n\n| proxy | CPU µs/request | user µs | x {first} | x {second} | x own bare | requests/s | MB per CPU-s | errors |\n|---|---|---|---|---|---|---|---|---|\n",
             scenario.title
         );
-        for (name, measured) in self.measured(scenario.name) {
+        for (peer, measured) in self.measured(scenario.name) {
+            let beside = |program: &str, kind| ratio(&measured.cpu, self.base(scenario.name, program, kind));
             let _ = writeln!(
                 text,
-                "| {name} | {} | {:.1} | {} | {} | {:.0} | {:.0} | {} |",
+                "| {} | {} | {:.1} | {} | {} | {} | {:.0} | {:.0} | {} |",
+                peer.name,
                 spread(&measured.cpu),
                 median(&measured.user),
-                ratio(&measured.cpu, reference),
-                ratio(&measured.cpu, bare),
+                beside(first, peer.kind),
+                beside(second, peer.kind),
+                beside(peer.program, Kind::Bare),
                 median(&measured.rate),
                 median(&measured.megabytes),
                 measured.errors
-            );
+            ); // into a String: cannot fail
         }
         text.push('\n');
         text
@@ -111,33 +98,42 @@ impl Report<'_> {
             return String::new();
         }
         let mut text = "### latency at the fixed rate (open loop, from the intended start), keep-alive, 1 KB\n\n| proxy | p50 µs | p99 µs | p99.9 µs | CPU µs/request |\n|---|---|---|---|---|\n".to_owned();
-        let alone = std::iter::once(("the app alone", self.alone));
-        for (name, figures) in alone.chain(self.peers.iter().map(|(name, _, figures)| (*name, *figures))) {
-            let cpu = if figures.cpu_at_rate.is_empty() { "-".to_owned() } else { spread(&figures.cpu_at_rate) };
+        for (name, figures) in self.timed() {
             let (p50, p99, p999) = (spread(&figures.p50), spread(&figures.p99), spread(&figures.p999));
-            let _ = writeln!(text, "| {name} | {p50} | {p99} | {p999} | {cpu} |");
+            let _ = writeln!(text, "| {name} | {p50} | {p99} | {p999} | {} |", spread(&figures.cpu_at_rate));
         }
         text.push('\n');
         text
     }
 
+    /// Those whose latency was measured.
+    fn timed(&self) -> impl Iterator<Item = (&str, &Figures)> {
+        let peers = self.peers.iter().map(|(peer, figures)| (peer.name.as_str(), figures));
+        std::iter::once(("the app alone", &self.alone)).chain(peers).filter(|(_, figures)| !figures.p50.is_empty())
+    }
+
     fn rest(&self) -> String {
-        let mut text = "### at rest, and system calls\n\n| proxy | start to first answer ms | idle MiB | with idle connections MiB | KiB per connection | after they left MiB | system calls/request saturated | at 1,000/s |\n|---|---|---|---|---|---|---|---|\n".to_owned();
-        for (name, _, figures) in &self.peers {
-            let held = figures.held.max(1) as f64;
+        let mut text = "### at rest, and system calls\n\n| proxy | start to first answer ms | CPU ms until then | idle MiB | with idle connections MiB | after they left MiB | KiB per connection | KiB per TLS connection | system calls/request saturated | at 1,000/s |\n|---|---|---|---|---|---|---|---|---|---|\n".to_owned();
+        for (peer, figures) in &self.peers {
+            let of = |held: &Option<Held>, value: &dyn Fn(&Held) -> f64| {
+                held.as_ref().map_or("-".to_owned(), |held| format!("{:.1}", value(held)))
+            };
             let calls = |calls: Option<f64>| calls.map_or("-".to_owned(), |calls| format!("{calls:.2}"));
             let _ = writeln!(
                 text,
-                "| {name} | {} | {:.1} | {:.1} ({}) | {:.1} | {:.1} | {} | {} |",
+                "| {} | {} | {} | {:.1} | {} ({}) | {} | {} | {} | {} | {} |",
+                peer.name,
                 spread(&figures.start_ms),
+                spread(&figures.start_cpu_ms),
                 figures.idle_mib,
-                figures.held_mib,
-                figures.held,
-                (figures.held_mib - figures.idle_mib) * 1024.0 / held,
-                figures.given_back_mib,
+                of(&figures.plain, &|held| held.with_mib),
+                figures.plain.as_ref().map_or(0, |held| held.connections),
+                of(&figures.plain, &|held| held.after_mib),
+                of(&figures.plain, &Held::kib_each),
+                of(&figures.tls, &Held::kib_each),
                 calls(figures.calls),
                 calls(figures.calls_at_rate)
-            );
+            ); // into a String: cannot fail
         }
         text.push('\n');
         text
@@ -145,19 +141,19 @@ impl Report<'_> {
 
     fn cpu_chart(&self, scenario: &Scenario) -> Chart {
         let title = format!("{}: CPU µs per request (median, span of rounds)", scenario.title);
-        Chart { title, bars: self.measured(scenario.name).map(|(name, of)| bar(name, &of.cpu)).collect() }
+        Chart { title, bars: self.measured(scenario.name).map(|(peer, of)| bar(&peer.name, &of.cpu)).collect() }
     }
 
     fn latency_chart(&self) -> Chart {
-        let alone = std::iter::once(bar("the app alone", &self.alone.p99));
-        let bars = alone.chain(self.peers.iter().map(|(name, _, figures)| bar(name, &figures.p99))).collect();
+        let bars = self.timed().map(|(name, figures)| bar(name, &figures.p99)).collect();
         Chart { title: "p99 latency at the fixed rate, µs".to_owned(), bars }
     }
 
     fn memory_chart(&self) -> Chart {
-        let bars = self.peers.iter().flat_map(|(name, _, figures)| {
-            let held = format!("{name}, {} idle", figures.held);
-            [bar(name, &[figures.idle_mib]), bar(&held, &[figures.held_mib])]
+        let bars = self.peers.iter().flat_map(|(peer, figures)| {
+            let held = figures.plain.as_ref();
+            let held = held.map(|held| bar(&format!("{}, {} idle", peer.name, held.connections), &[held.with_mib]));
+            std::iter::once(bar(&peer.name, &[figures.idle_mib])).chain(held)
         });
         Chart { title: "resident memory, MiB".to_owned(), bars: bars.collect() }
     }
@@ -165,30 +161,4 @@ impl Report<'_> {
 
 fn bar(name: &str, values: &[f64]) -> Bar {
     Bar { name: name.to_owned(), value: median(values), least: least(values), most: most(values) }
-}
-
-fn least(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::INFINITY, f64::min)
-}
-
-fn most(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// Median and span.
-fn spread(values: &[f64]) -> String {
-    let digits = if median(values) < 100.0 { 1 } else { 0 };
-    format!("{:.digits$} ({:.digits$}–{:.digits$})", median(values), least(values), most(values))
-}
-
-fn ratio(values: &[f64], reference: Option<&Measured>) -> String {
-    let Some(reference) = reference else { return "-".to_owned() };
-    let ratios: Vec<f64> = values.iter().zip(&reference.cpu).map(|(value, base)| value / base).collect();
-    format!("{:.2} ({:.2}–{:.2})", median(&ratios), least(&ratios), most(&ratios))
 }

@@ -12,6 +12,30 @@ pub enum Wire {
     H2Tls,
 }
 
+/// What a proxy is configured to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing but the proxying.
+    Bare,
+    /// Outrigger's defaults, its metrics and an access log; no other proxy has as much by default.
+    Defaults,
+    /// Every policy there is on top of that; of the others, the nearest equivalents.
+    Policies,
+    /// As [`Kind::Bare`], with 10,000 routes.
+    Routes,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Bare => "bare",
+            Kind::Defaults => "defaults",
+            Kind::Policies => "policies",
+            Kind::Routes => "10k routes",
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 pub struct Scenario {
     pub name: &'static str,
@@ -26,8 +50,8 @@ pub struct Scenario {
     pub streams: usize,
     /// A new connection for every request.
     pub new_connection: bool,
-    /// Also measured with the peers' nearest equivalents to Outrigger's defaults.
-    pub with_policies: bool,
+    /// The kinds of configuration it is measured with.
+    pub kinds: &'static [Kind],
 }
 
 impl Scenario {
@@ -65,16 +89,21 @@ const KEEP_ALIVE: Scenario = Scenario {
     connections: 64,
     streams: 1,
     new_connection: false,
-    with_policies: true,
+    kinds: &[Kind::Bare, Kind::Defaults, Kind::Policies],
 };
 
-pub const ALL: [Scenario; 9] = [
+/// One of [`ALL`].
+pub fn named(name: &str) -> &'static Scenario {
+    ALL.iter().find(|scenario| scenario.name == name).expect("a scenario of the list")
+}
+
+pub static ALL: [Scenario; 10] = [
     KEEP_ALIVE,
     Scenario {
         name: "connect",
         title: "new connection each, 1 KB",
         new_connection: true,
-        with_policies: false,
+        kinds: &[Kind::Bare],
         ..KEEP_ALIVE
     },
     Scenario {
@@ -83,7 +112,7 @@ pub const ALL: [Scenario; 9] = [
         method: "POST",
         path: "/upload",
         upload: 16 * 1024,
-        with_policies: false,
+        kinds: &[Kind::Bare],
         ..KEEP_ALIVE
     },
     Scenario {
@@ -91,7 +120,7 @@ pub const ALL: [Scenario; 9] = [
         title: "download, 64 KB",
         path: "/64k",
         connections: 16,
-        with_policies: false,
+        kinds: &[Kind::Bare],
         ..KEEP_ALIVE
     },
     Scenario {
@@ -99,17 +128,17 @@ pub const ALL: [Scenario; 9] = [
         title: "download, 10 MB",
         path: "/10m",
         connections: 4,
-        with_policies: false,
+        kinds: &[Kind::Bare],
         ..KEEP_ALIVE
     },
-    Scenario { name: "tls", title: "TLS 1.3 keep-alive, 1 KB", wire: Wire::Tls, with_policies: false, ..KEEP_ALIVE },
+    Scenario { name: "tls", title: "TLS 1.3 keep-alive, 1 KB", wire: Wire::Tls, kinds: &[Kind::Bare], ..KEEP_ALIVE },
     Scenario {
         name: "handshake",
         title: "TLS 1.3 handshake each, 1 KB",
         wire: Wire::Tls,
         connections: 16,
         new_connection: true,
-        with_policies: false,
+        kinds: &[Kind::Bare],
         ..KEEP_ALIVE
     },
     Scenario {
@@ -118,7 +147,7 @@ pub const ALL: [Scenario; 9] = [
         wire: Wire::H2c,
         connections: 16,
         streams: 32,
-        with_policies: false,
+        kinds: &[Kind::Bare],
         ..KEEP_ALIVE
     },
     Scenario {
@@ -127,7 +156,14 @@ pub const ALL: [Scenario; 9] = [
         wire: Wire::H2Tls,
         connections: 16,
         streams: 32,
-        with_policies: false,
+        kinds: &[Kind::Bare],
+        ..KEEP_ALIVE
+    },
+    Scenario {
+        name: "routes",
+        title: "10,000 routes, keep-alive, 1 KB",
+        path: "/service5000/orders",
+        kinds: &[Kind::Bare, Kind::Routes],
         ..KEEP_ALIVE
     },
 ];
