@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,48 +13,105 @@ const BODY: usize = 1024;
 /// Under valgrind everything is slow.
 const SOON: Duration = Duration::from_secs(120);
 
-pub fn name(policies: bool) -> &'static str {
-    if policies { "request, defaults and access log" } else { "request, bare" }
+/// What the request goes through.
+#[derive(Clone, Copy)]
+pub enum Through {
+    Bare,
+    Defaults,
+    Policies,
+    Nginx,
 }
 
-/// None where the program does not run under valgrind.
-pub fn instructions_each(policies: bool) -> Option<f64> {
-    let app = app();
-    let [few, many] = REQUESTS.map(|requests| run(app, policies, requests));
-    Some((many? - few?) / (REQUESTS[1] - REQUESTS[0]) as f64)
-}
+pub const ALL: [Through; 4] = [Through::Bare, Through::Defaults, Through::Policies, Through::Nginx];
 
-fn run(app: u16, policies: bool, requests: u64) -> Option<f64> {
-    let folder = tempfile::tempdir().expect("a scratch directory");
-    let [port, ops, admin] = [free_port(), free_port(), free_port()];
-    let rest = if policies {
-        format!("telemetry: {{ access_log: {{ to: {}/log/access.log }} }}\n", folder.path().display())
-    } else {
-        "retry: { attempts: 1 }\nsecurity_headers: { preset: off }\ntelemetry: { access_log: { to: off } }\n".to_owned()
-    };
-    std::fs::create_dir(folder.path().join("log")).expect("a folder");
-    let file = folder.path().join("outrigger.yaml");
-    let text = format!(
-        "upstream: http://127.0.0.1:{app}\nworkers: 1\ndrain: {{ delay: 0s, timeout: 1s }}\n\
-         listeners: [{{ name: web, address: \"127.0.0.1:{port}\" }}]\n\
-         ops: {{ address: \"127.0.0.1:{ops}\" }}\nadmin: {{ address: \"127.0.0.1:{admin}\" }}\n{rest}"
-    );
-    std::fs::write(&file, text).expect("a file");
-    let mut child = super::callgrind()
-        .arg(env!("CARGO_BIN_EXE_outrigger"))
-        .args(["run", "-c"])
-        .arg(&file)
-        .stdout(Stdio::null())
-        .stderr(std::fs::File::create(folder.path().join("said")).expect("a file"))
-        .spawn()
-        .expect("valgrind starts");
-    let asked = ask(port, requests);
-    stop(&mut child);
-    let said = std::fs::read_to_string(folder.path().join("said")).unwrap_or_default();
-    if asked.is_none() {
-        eprintln!("not counted: the requests were not answered under valgrind\n{said}");
+impl Through {
+    pub fn name(self) -> &'static str {
+        match self {
+            Through::Bare => "request, bare",
+            Through::Defaults => "request, defaults and access log",
+            Through::Policies => "request, all policies",
+            Through::Nginx => "request through nginx, bare",
+        }
     }
-    asked.map(|()| super::collected(&said))
+
+    /// None where the program is not there or does not run under valgrind.
+    pub fn instructions_each(self) -> Option<f64> {
+        let app = app();
+        let [few, many] = REQUESTS.map(|requests| self.run(app, requests));
+        Some((many? - few?) / (REQUESTS[1] - REQUESTS[0]) as f64)
+    }
+
+    fn run(self, app: u16, requests: u64) -> Option<f64> {
+        let folder = tempfile::tempdir().expect("a scratch directory");
+        let port = free_port();
+        let command = match self {
+            Through::Bare | Through::Defaults | Through::Policies => self.outrigger(folder.path(), app, port),
+            Through::Nginx => nginx(folder.path(), app, port)?,
+        };
+        let mut child = super::callgrind()
+            .args(command)
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(folder.path().join("said")).expect("a file"))
+            .spawn()
+            .expect("valgrind starts");
+        let asked = ask(port, requests);
+        stop(&mut child);
+        let said = std::fs::read_to_string(folder.path().join("said")).unwrap_or_default();
+        if asked.is_none() {
+            eprintln!("not counted: the requests were not answered under valgrind\n{said}");
+        }
+        asked.map(|()| super::collected(&said))
+    }
+
+    fn outrigger(self, folder: &Path, app: u16, port: u16) -> Vec<String> {
+        let [ops, admin] = [free_port(), free_port()];
+        std::fs::create_dir(folder.join("log")).expect("a folder");
+        let log = format!("telemetry: {{ access_log: {{ to: {}/log/access.log }} }}\n", folder.display());
+        let rest = match self {
+            Through::Bare | Through::Nginx => {
+                "retry: { attempts: 1 }\nsecurity_headers: { preset: off }\ntelemetry: { access_log: { to: off } }\n"
+                    .to_owned()
+            }
+            Through::Defaults => log,
+            Through::Policies => format!(
+                "{log}security_headers: {{ preset: strict, hsts: {{ max_age: auto }} }}\n\
+                 rate_limits: {{ per-client: {{ rate: 1000000/s, burst: 1000000 }} }}\n\
+                 routes: [{{ name: all, match: {{ path: \"/*\" }}, upstream: app, rate_limits: [per-client] }}]\n"
+            ),
+        };
+        let text = format!(
+            "upstreams: {{ app: {{ endpoints: [\"http://127.0.0.1:{app}\"] }} }}\nworkers: 1\n\
+             drain: {{ delay: 0s, timeout: 1s }}\n\
+             listeners: [{{ name: web, address: \"127.0.0.1:{port}\" }}]\n\
+             ops: {{ address: \"127.0.0.1:{ops}\" }}\nadmin: {{ address: \"127.0.0.1:{admin}\" }}\n{rest}"
+        );
+        let program = std::env::var("BENCH_OUTRIGGER").unwrap_or(env!("CARGO_BIN_EXE_outrigger").to_owned());
+        vec![program, "run".to_owned(), "-c".to_owned(), file(folder, &text)]
+    }
+}
+
+fn nginx(folder: &Path, app: u16, port: u16) -> Option<Vec<String>> {
+    let program = std::env::var("BENCH_NGINX").unwrap_or("/usr/sbin/nginx".to_owned());
+    if !Path::new(&program).is_file() {
+        return None;
+    }
+    let folder_named = folder.display();
+    let text = format!(
+        "daemon off; master_process off; pid {folder_named}/nginx.pid; error_log {folder_named}/error.log crit;\n\
+         events {{ worker_connections 1000; }}\n\
+         http {{ keepalive_requests 100000; access_log off; client_body_temp_path {folder_named}/b; proxy_temp_path {folder_named}/p;\n\
+         fastcgi_temp_path {folder_named}/f; uwsgi_temp_path {folder_named}/u; scgi_temp_path {folder_named}/s;\n\
+         proxy_set_header Connection \"\"; proxy_set_header Host $host; proxy_http_version 1.1;\n\
+         upstream app {{ server 127.0.0.1:{app}; keepalive 16; keepalive_requests 100000; }}\n\
+         server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://app; }} }} }}\n"
+    );
+    Some(vec![program, "-c".to_owned(), file(folder, &text), "-p".to_owned(), folder_named.to_string()])
+}
+
+fn file(folder: &Path, text: &str) -> String {
+    let file = folder.join("configuration");
+    std::fs::write(&file, text).expect("a file");
+    file.display().to_string()
 }
 
 fn ask(port: u16, requests: u64) -> Option<()> {

@@ -1,5 +1,6 @@
 //! The app behind every proxy: small, fast, the same for all. It answers at once, on kept-alive connections, what the
-//! path asks for: `/1k`, `/64k`, `/10m`; a request's body is read and dropped.
+//! path asks for: `/1k`, `/64k`, `/10m`; a request's body is read and dropped. `/ws` becomes a WebSocket that answers
+//! each message of [`websocket::PAYLOAD`] bytes with one as long.
 
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -8,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::client::{content_length, find};
+use super::websocket;
 
 const SIZES: [(&str, usize); 3] = [("/1k", 1024), ("/64k", 64 * 1024), ("/10m", 10 * 1024 * 1024)];
 
@@ -49,7 +51,11 @@ async fn answer_all(mut stream: TcpStream, answers: Rc<Vec<(&str, Vec<u8>)>>) {
             let path = buffer.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
             let chosen = answers.iter().find(|(name, _)| name.as_bytes() == path).unwrap_or(&answers[0]);
             let mut left = content_length(&buffer[..end]).unwrap_or(0);
+            let is_websocket = path == b"/ws";
             buffer.drain(..end + 4);
+            if is_websocket {
+                return websocket::answer(stream, buffer).await;
+            }
             loop {
                 let here = left.min(buffer.len());
                 buffer.drain(..here);

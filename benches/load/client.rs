@@ -88,6 +88,27 @@ impl Client {
         Some(length)
     }
 
+    /// Asks for another protocol; None unless it is granted.
+    pub async fn upgrade(&mut self, request: &[u8]) -> Option<()> {
+        self.stream.write_all(request).await.ok()?;
+        loop {
+            self.more().await?;
+            if self.buffer.ends_with(b"\r\n\r\n") {
+                return self.buffer.starts_with(b"HTTP/1.1 101").then_some(());
+            }
+        }
+    }
+
+    /// Sends a message and waits for so many bytes.
+    pub async fn echo(&mut self, message: &[u8], bytes: usize) -> Option<()> {
+        self.buffer.clear();
+        self.stream.write_all(message).await.ok()?;
+        while self.buffer.len() < bytes {
+            self.more().await?;
+        }
+        Some(())
+    }
+
     async fn more(&mut self) -> Option<()> {
         if self.buffer.capacity() == 0 {
             self.buffer.reserve(4096);

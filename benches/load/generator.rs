@@ -12,7 +12,8 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::LocalSet;
 
 use super::client::{Client, Target, ask_http2, http2};
-use super::scenario::Scenario;
+use super::scenario::{Scenario, Wire};
+use super::websocket::Talk;
 
 pub struct Load<'a> {
     pub target: Target,
@@ -51,6 +52,8 @@ pub async fn saturate(load: &Load<'_>) -> Closed {
         let (target, scenario, total) = (load.target.clone(), *load.scenario, total.clone());
         if scenario.is_http2() {
             local.spawn_local(streams(target, scenario, until, total));
+        } else if scenario.wire == Wire::WebSocket {
+            local.spawn_local(messages(target, until, total));
         } else {
             local.spawn_local(requests(target, scenario, until, total));
         }
@@ -77,6 +80,20 @@ async fn requests(target: Target, scenario: Scenario, until: Instant, total: Rc<
             kept = client;
         } else if answer.is_none() {
             tokio::time::sleep(Duration::from_millis(1)).await; // a proxy that is gone must not be hammered
+        }
+    }
+}
+
+async fn messages(target: Target, until: Instant, total: Rc<RefCell<Closed>>) {
+    let mut talk = Talk::open(&target).await;
+    while Instant::now() < until {
+        let answer = match &mut talk {
+            Some(open) => open.say().await,
+            None => None,
+        };
+        if !total.borrow_mut().note(answer) {
+            tokio::time::sleep(Duration::from_millis(1)).await; // a proxy that is gone must not be hammered
+            talk = Talk::open(&target).await;
         }
     }
 }

@@ -19,10 +19,12 @@ mod client;
 mod figures;
 mod files;
 mod generator;
+mod h2load;
 mod peers;
 mod process;
 mod report;
 mod scenario;
+mod websocket;
 
 use std::time::Duration;
 
@@ -48,6 +50,7 @@ struct Settings {
     rate: u64,
     idle: usize,
     scenarios: Vec<Scenario>,
+    h2load: bool,
 }
 
 impl Settings {
@@ -59,6 +62,7 @@ impl Settings {
             rate: number("BENCH_RATE", 3000),
             idle: number("BENCH_IDLE", 10_000) as usize,
             scenarios: scenario::ALL.into_iter().filter(chosen).collect(),
+            h2load: h2load::is_installed(),
         }
     }
 }
@@ -182,7 +186,8 @@ fn hold(peer: &Peer, scenario: &Scenario, count: usize, runtime: &Runtime) -> He
 fn saturated(peer: &Peer, figures: &mut Figures, scenario: &Scenario, runtime: &Runtime, settings: &Settings) {
     let load = Load { target: peer.target(scenario), scenario, duration: settings.duration };
     let before = peer.cpu();
-    let closed = runtime.block_on(generator::saturate(&load));
+    let by_h2load = if settings.h2load && scenario.is_http2() { h2load::saturate(&load, 1024) } else { None };
+    let closed = by_h2load.unwrap_or_else(|| runtime.block_on(generator::saturate(&load)));
     let used = peer.cpu().since(before);
     let per_request = |time: Duration| time.as_secs_f64() * 1e6 / closed.requests.max(1) as f64;
     let measured = figures.of(scenario.name);

@@ -190,7 +190,7 @@ impl Drop for Peer {
 impl Site {
     fn target(&self, wire: Wire) -> Target {
         let (port, tls) = match wire {
-            Wire::Plain => (self.plain, None),
+            Wire::Plain | Wire::WebSocket => (self.plain, None),
             Wire::H2c => (self.h2c, None),
             Wire::Tls => (self.tls, Some(self.certificate.connector(&[b"http/1.1"]))),
             Wire::H2Tls => (self.tls, Some(self.certificate.connector(&[b"h2"]))),

@@ -10,6 +10,7 @@ pub enum Wire {
     H2c,
     /// HTTP/2 by ALPN.
     H2Tls,
+    WebSocket,
 }
 
 /// What a proxy is configured to do.
@@ -74,7 +75,7 @@ impl Scenario {
     pub fn is_http2(&self) -> bool {
         match self.wire {
             Wire::H2c | Wire::H2Tls => true,
-            Wire::Plain | Wire::Tls => false,
+            Wire::Plain | Wire::Tls | Wire::WebSocket => false,
         }
     }
 }
@@ -97,7 +98,7 @@ pub fn named(name: &str) -> &'static Scenario {
     ALL.iter().find(|scenario| scenario.name == name).expect("a scenario of the list")
 }
 
-pub static ALL: [Scenario; 10] = [
+pub static ALL: [Scenario; 11] = [
     KEEP_ALIVE,
     Scenario {
         name: "connect",
@@ -156,6 +157,13 @@ pub static ALL: [Scenario; 10] = [
         wire: Wire::H2Tls,
         connections: 16,
         streams: 32,
+        kinds: &[Kind::Bare],
+        ..KEEP_ALIVE
+    },
+    Scenario {
+        name: "websocket",
+        title: "WebSocket messages, 1 KB each way",
+        wire: Wire::WebSocket,
         kinds: &[Kind::Bare],
         ..KEEP_ALIVE
     },

@@ -29,7 +29,7 @@ pub fn envoy(site: &Site, kind: Kind) -> String {
         Kind::Routes => routes(),
     };
     let manager = format!(
-        "{{ name: envoy.filters.network.http_connection_manager, typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: in, \
+        "{{ name: envoy.filters.network.http_connection_manager, typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: in, upgrade_configs: [{{ upgrade_type: websocket }}], \
          http_filters: [{limit}{{ name: envoy.filters.http.router, typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }} }}], \
          route_config: {{ virtual_hosts: [{{ name: all, domains: [\"*\"], routes: [{routes}{{ match: {{ prefix: / }}, route: {{ cluster: app{retry} }} }}]{headers} }}] }}{log} }} }}"
     );

@@ -26,6 +26,7 @@ pub fn nginx(site: &Site, kind: Kind) -> String {
          upstream app {{ server 127.0.0.1:{app}; keepalive 512; keepalive_requests 100000000; }}\n\
          server {{ listen 127.0.0.1:{plain}; listen 127.0.0.1:{h2c} http2; listen 127.0.0.1:{tls} ssl http2; ssl_protocols TLSv1.2 TLSv1.3;\n\
          ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;\n\
+         location = /ws {{ proxy_set_header Connection upgrade; proxy_set_header Upgrade $http_upgrade; proxy_pass http://app; }}\n\
          {routes}location / {{ proxy_pass http://app; }} }} }}\n"
     )
 }
