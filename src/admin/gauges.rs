@@ -17,6 +17,7 @@ pub fn render(shared: &Shared, text: &mut String) {
     process(&mut out, shared, &plan);
     reloads(&mut out, shared, &plan);
     upstreams(&mut out, &plan);
+    holds(&mut out, &plan);
     endpoints(&mut out, &plan);
     dependencies(&mut out, &plan);
     breakers(&mut out, &plan);
@@ -58,6 +59,24 @@ fn upstreams(out: &mut PrometheusWriter, plan: &Plan) {
     out.family(max, "gauge", "The cap on requests in flight to an upstream.");
     for upstream in &plan.upstreams {
         out.sample(max, &[("upstream", &upstream.name)], upstream.concurrency_max as f64);
+    }
+}
+
+fn holds(out: &mut PrometheusWriter, plan: &Plan) {
+    let waiting = "outrigger_hold_waiting";
+    out.family(waiting, "gauge", "Requests that wait for an upstream which does not listen.");
+    for upstream in &plan.upstreams {
+        out.count(waiting, &[("upstream", &upstream.name)], u64::from(upstream.state.hold.waiting()));
+    }
+    let name = "outrigger_hold_requests_total";
+    out.family(name, "counter", "Requests that met an upstream which did not listen, by what became of them.");
+    for upstream in &plan.upstreams {
+        let counts = &upstream.state.hold.counts;
+        for (result, count) in
+            [("resumed", &counts.resumed), ("expired", &counts.expired), ("refused", &counts.refused)]
+        {
+            out.count(name, &[("upstream", &upstream.name), ("result", result)], count.load(Relaxed));
+        }
     }
 }
 

@@ -210,6 +210,10 @@ impl Outrigger {
         };
         self.shared.states.journal.record("drain", "process", format!("draining: {why}"));
         self.manager.stopping("draining");
+        if let Stop::App(_) = stop {
+            // Nobody starts it again: nobody is to wait for it.
+            self.shared.plans.load().upstreams.iter().for_each(|upstream| upstream.state.hold.gone());
+        }
         let params = self.params(&stop);
         let (report, mut waiting) = self.drain(params).await;
         let Outrigger { shared, server, checks, child, control, mut signals, manager: _manager, .. } = self;

@@ -19,7 +19,6 @@ pub const NOT_YET: &[NotYet] = &[
     entry("service.version_header", "noticing releases by a header of the app"),
     entry("upstreams.*.concurrency.adaptive", "the adaptive concurrency limit"),
     entry("upstreams.*.concurrency.queue", "the queue in front of the concurrency limit"),
-    entry("upstreams.*.hold", "holding requests while the app is not listening"),
     entry("retry.hedge", "hedged requests"),
     entry("routes[].retry.hedge", "hedged requests"),
     entry("rate_limits.*.key", "keys by a claim of a JWT (jwt:NAME)"),

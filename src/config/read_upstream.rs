@@ -6,7 +6,7 @@ use super::read;
 use super::read_breaker::circuit_breaker;
 use super::reader::Map;
 use super::settings::{
-    Balance, CircuitBreaker, Endpoint, HealthCheck, HealthCheckKind, Mode, Pool, Upstream, UpstreamProtocol,
+    Balance, CircuitBreaker, Endpoint, HealthCheck, HealthCheckKind, Hold, Mode, Pool, Upstream, UpstreamProtocol,
     UpstreamTls,
 };
 use super::units;
@@ -46,6 +46,7 @@ fn plain(name: &str) -> Upstream {
             probes: 1,
             ramp: Duration::from_secs(10),
         },
+        hold: Hold { wait_max: Duration::from_secs(5), requests_max: 4096 },
         concurrency_max: 1024,
         tls: None,
     }
@@ -91,7 +92,7 @@ fn upstream(name: String, map: Map<'_, '_>) -> Upstream {
     concurrency.later("adaptive");
     concurrency.later("queue");
     concurrency.finish();
-    map.later("hold");
+    let hold = hold(map.block("hold", "Requests wait for an app that does not listen."), plain.hold);
     let resolve_refresh = resolve(&map);
     let tls = tls(map.block("tls", "TLS towards https:// endpoints."), map.has("tls"));
     map.finish();
@@ -104,6 +105,7 @@ fn upstream(name: String, map: Map<'_, '_>) -> Upstream {
         health_check,
         pool,
         circuit_breaker,
+        hold,
         concurrency_max,
         tls,
         name,
@@ -170,6 +172,16 @@ fn health_check(map: Map<'_, '_>, wanted: bool) -> Option<HealthCheck> {
     };
     map.finish();
     wanted.then_some(check)
+}
+
+fn hold(map: Map<'_, '_>, plain: Hold) -> Hold {
+    let wait_max = map.duration("wait_max", "5s", "The longest, and how long an app may be away; 0s holds none.");
+    let requests_max = map.count("requests_max", "4096", "Waiting at a time; more are refused.");
+    map.finish();
+    Hold {
+        wait_max: wait_max.unwrap_or(plain.wait_max),
+        requests_max: requests_max.and_then(|count| u32::try_from(count).ok()).unwrap_or(plain.requests_max),
+    }
 }
 
 fn tls(map: Map<'_, '_>, wanted: bool) -> Option<UpstreamTls> {

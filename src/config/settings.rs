@@ -10,11 +10,13 @@ use crate::core::units::{Address, Rate, Ratio};
 
 mod listener;
 mod readiness;
+mod reliability;
 
 pub use self::listener::{
     CertificateFiles, ClientAuth, Direction, HttpsRedirect, Listener, ProxyProtocol, ServerTls, TlsVersion,
 };
 pub use self::readiness::{Dependency, DependencyKind, Free};
+pub use self::reliability::{CircuitBreaker, Hold, Retry, RetryBudget, RetryConditions, SlowCall};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +75,7 @@ pub struct Upstream {
     pub health_check: Option<HealthCheck>,
     pub pool: Pool,
     pub circuit_breaker: CircuitBreaker,
+    pub hold: Hold,
     /// In-flight requests, all workers together.
     pub concurrency_max: usize,
     /// Present when an endpoint is `https://`.
@@ -131,31 +134,6 @@ pub struct Pool {
     /// Idle connections kept per worker and endpoint.
     pub idle_max: usize,
     pub idle_timeout: Duration,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct CircuitBreaker {
-    pub mode: Mode,
-    /// `None` is auto: 5, or 1 % of the window's requests if that is more.
-    pub consecutive_failures: Option<u32>,
-    pub failure_rate: Ratio,
-    pub slow_call: Option<SlowCall>,
-    /// What failures and slow calls are counted over.
-    pub window: Duration,
-    /// Requests in the window below which no rate opens it.
-    pub volume_min: u32,
-    pub open_for_base: Duration,
-    pub open_for_max: Duration,
-    /// Test requests let through at a time while half-open.
-    pub probes: u32,
-    /// How long a growing share passes after a good test; zero closes at once.
-    pub ramp: Duration,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct SlowCall {
-    pub rate: Ratio,
-    pub duration: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,42 +250,6 @@ pub struct Timeouts {
     pub first_byte: Duration,
     pub idle: Duration,
     pub total: Duration,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Retry {
-    /// In all, the first included; 1 is no retry.
-    pub attempts: u32,
-    pub conditions: RetryConditions,
-    pub per_try: Option<Duration>,
-    pub backoff_base: Duration,
-    pub backoff_factor: f64,
-    pub backoff_max: Duration,
-    pub body_max: u64,
-    pub budget: RetryBudget,
-}
-
-/// How many attempts beyond the first there may be.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RetryBudget {
-    /// Of the real requests.
-    pub percent: Ratio,
-    /// The window they are counted over.
-    pub interval: Duration,
-    /// Allowed whatever the traffic.
-    pub rate_min: Rate,
-    /// Typed for this route, which then has a bucket of its own; else all routes of an upstream share one.
-    pub own: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RetryConditions {
-    pub connect: bool,
-    pub reset: bool,
-    pub per_try_timeout: bool,
-    pub grpc_unavailable: bool,
-    /// Response statuses, 500..=599 (and 429).
-    pub statuses: Vec<u16>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

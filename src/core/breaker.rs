@@ -350,6 +350,18 @@ impl Breaker {
         }
     }
 
+    /// What it guards was away and is another one now: it is closed, unless a command holds it.
+    pub fn came_back(&mut self) -> Option<Transition> {
+        match self.state {
+            State::Open { .. } | State::HalfOpen { .. } | State::Ramp { .. } => Some(self.close(Cause::CameBack)),
+            State::Closed => {
+                self.failures = 0;
+                None
+            }
+            State::Forced(_) => None,
+        }
+    }
+
     fn open(&mut self, params: &Params, now: Instant, unit: f64, cause: impl FnOnce(Duration) -> Cause) -> Transition {
         let doubled = params.open_for_base.saturating_mul(1 << self.openings.min(16));
         let share = if unit.is_nan() { 1.0 } else { unit.clamp(0.0, 1.0) };
@@ -649,6 +661,18 @@ mod tests {
     }
 
     #[test]
+    fn a_new_process_is_not_judged_by_the_old_one() {
+        let mut held = Held::opened(PARAMS);
+        let change = held.breaker.came_back().unwrap();
+        assert_eq!((change.to, change.cause), ("closed", Cause::CameBack));
+        held.fail(2);
+        assert_eq!(held.breaker.came_back(), None);
+        assert_eq!(held.fail(2), None);
+        held.breaker.force(Some(Forced::Open), None);
+        assert_eq!(held.breaker.came_back(), None);
+    }
+
+    #[test]
     fn open_time_is_jittered_between_half_and_all_of_it() {
         let base = PARAMS.open_for_base;
         for (unit, time) in [(0.0, base / 2), (0.5, base * 3 / 4), (1.0, base), (f64::NAN, base), (-7.0, base / 2)] {
@@ -749,6 +773,10 @@ mod tests {
                 }
                 if random.once_in(20) {
                     held.breaker.healthy();
+                }
+                if random.once_in(60) {
+                    held.breaker.came_back();
+                    assert!(!matches!(held.breaker.state, State::Open { .. }), "seed {seed}");
                 }
                 if random.once_in(50) {
                     let until = random.once_in(2).then(|| held.now + Duration::from_secs(random.below(9)));

@@ -27,6 +27,7 @@ pub mod eject;
 pub mod frequent;
 pub mod health;
 pub mod histogram;
+pub mod hold;
 pub mod inflight;
 pub mod keyed;
 pub mod retry;

@@ -16,7 +16,7 @@ use super::{
 use crate::config::settings as wanted;
 use crate::core::route::{Router, Rule};
 use crate::core::units::Address;
-use crate::core::{balance, eject, health};
+use crate::core::{balance, eject, health, hold};
 use crate::state::clock;
 use crate::state::states::States;
 use crate::telemetry::Telemetry;
@@ -108,6 +108,8 @@ impl Compiler<'_> {
                 eject: eject::Params::default(),
             },
             breaker: policies::breaker(&upstream.circuit_breaker),
+            hold: (!upstream.hold.wait_max.is_zero())
+                .then_some(hold::Params { wait_max: upstream.hold.wait_max, requests_max: upstream.hold.requests_max }),
             concurrency_max: upstream.concurrency_max,
             health_check: upstream.health_check.as_ref().map(|check| HealthCheck {
                 kind: match &check.kind {

@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use crate::core::dependency::When;
 use crate::core::route::Router;
 use crate::core::units::Address;
-use crate::core::{backoff, balance, breaker, bucket, budget, eject, health};
+use crate::core::{backoff, balance, breaker, bucket, budget, eject, health, hold};
 use crate::state::breaker::BreakerState;
 use crate::state::budget::BudgetState;
 use crate::state::dependency::DependencyState;
@@ -248,6 +248,8 @@ pub struct UpstreamPlan {
     pub balance: Balance,
     /// `None` is off.
     pub breaker: Option<BreakerPlan>,
+    /// `None` holds no requests.
+    pub hold: Option<hold::Params>,
     pub concurrency_max: usize,
     pub health_check: Option<HealthCheck>,
 }

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
 
+use super::admit;
 use super::choose::{self, Turn};
 use super::exchange::Exchange;
+use super::hold;
 use super::identify::write_trace;
 use super::permit::Permit;
 use super::refusal::Refusal;
@@ -65,6 +67,9 @@ struct Run<'a> {
     upgrade: Option<&'a str>,
 }
 
+/// How often a request may find nobody listening: an app that comes and goes keeps nobody for ever.
+const REFUSALS_MAX: u32 = 16;
+
 /// One attempt among the others.
 #[derive(Clone, Copy)]
 struct Try {
@@ -79,6 +84,8 @@ enum Next {
     Stop,
     /// Again at once, as if the last one had not been.
     Fresh,
+    /// Again when something listens, as if the last one had not been.
+    Held,
     After(Duration),
 }
 
@@ -87,7 +94,16 @@ impl Run<'_> {
     async fn tries(&self, exchange: &mut Exchange, mut head: Request<()>) -> Result<Response<UpstreamBody>, Refusal> {
         let mut previous: Option<Tried> = None;
         let mut turn = Try { number: 1, fresh: false };
+        let mut refusals = 0;
         loop {
+            if self.upstream.state.hold.is_away() {
+                if let Err(refusal) = hold::wait(exchange, &self.upstream).await {
+                    return previous.map_or(Err(refusal), Tried::into_answer);
+                }
+                if exchange.place.is_none() {
+                    admit::place(exchange, &self.upstream)?;
+                }
+            }
             let now = clock::now();
             let (endpoint, permit) = match self.choose(exchange, now) {
                 Ok(chosen) => chosen,
@@ -99,6 +115,8 @@ impl Run<'_> {
             match self.next(exchange, again, turn) {
                 Next::Stop => return tried.into_answer(),
                 Next::Fresh => turn.fresh = true,
+                Next::Held if refusals >= REFUSALS_MAX => return tried.into_answer(),
+                Next::Held => refusals += 1,
                 Next::After(wait) => {
                     turn = Try { number: turn.number + 1, fresh: false };
                     tokio::time::sleep(wait).await;
@@ -110,7 +128,7 @@ impl Run<'_> {
 
     /// Whether, and when, another attempt follows one that came to `again`.
     fn next(&self, exchange: &mut Exchange, again: Again, turn: Try) -> Next {
-        let unwritten = matches!(again, Again::Fresh | Again::Unwritten);
+        let unwritten = matches!(again, Again::Fresh | Again::Unwritten | Again::Refused);
         let can = |upload: &Upload| if unwritten { upload.whole() } else { upload.replayable() };
         if !exchange.upload.as_ref().is_none_or(can) {
             return Next::Stop;
@@ -119,6 +137,7 @@ impl Run<'_> {
         let wait = match again {
             Again::No => return Next::Stop,
             Again::Fresh if !turn.fresh => return Next::Fresh,
+            Again::Refused => return Next::Held,
             Again::Replay { .. } | Again::Pushback { .. } if !self.may_replay => return Next::Stop,
             Again::Fresh | Again::Unwritten => backoff(),
             Again::Replay { after } => backoff().max(after),
@@ -177,6 +196,9 @@ impl Run<'_> {
             }
         }
         permit.settle(&verdict, served, ended);
+        if verdict.again == Again::Refused {
+            hold::refused(&exchange.proxy, &self.upstream, endpoint);
+        }
         let (status, reused) = match &tried {
             Tried::Answer(response) => (response.status().as_u16(), response.body().reused()),
             Tried::Failed(_) => (0, false),

@@ -30,7 +30,12 @@ pub fn next(upstream: &UpstreamPlan, exchange: &Exchange, tried: &[usize], now: 
         }
     }
     let any_healthy = endpoints.iter().any(|endpoint| endpoint.state.healthy() != Some(false));
-    let hopeless = |index: usize| any_healthy && endpoints[index].state.healthy() == Some(false);
+    let refusing = |endpoint: &EndpointPlan| endpoint.state.listening.is_refusing();
+    let any_listens = !endpoints.iter().all(refusing);
+    let hopeless = |index: usize| {
+        let endpoint = &endpoints[index];
+        (any_healthy && endpoint.state.healthy() == Some(false)) || (any_listens && refusing(endpoint))
+    };
     let allowed = |index: usize| !tried.contains(&index) && !hopeless(index);
     let within = |index: usize| allowed(index) && !endpoints[index].state.is_ejected();
     let failed = exchange.attempts.last().map(|attempt| &*attempt.endpoint);

@@ -63,6 +63,8 @@ pub struct Exchange {
     pub notes: Vec<String>,
     /// The endpoint whose answer is awaited or passed on.
     pub turn: Option<Turn>,
+    /// Waited for an app that did not listen.
+    pub held: Duration,
     /// When the first attempt began.
     pub forwarded: Option<Instant>,
     /// When the app's head arrived.
@@ -114,6 +116,7 @@ impl Exchange {
             attempts: Vec::new(),
             notes: Vec::new(),
             turn: None,
+            held: Duration::ZERO,
             forwarded: None,
             first_byte: None,
             status: 0,

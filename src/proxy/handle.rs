@@ -8,7 +8,7 @@ use super::body::{self, Body};
 use super::exchange::Exchange;
 use super::refusal::Refusal;
 use super::upload::ClientBody;
-use super::{Peer, Proxy, admit, arrive, attempt, identify, rates, readiness, redirect, respond};
+use super::{Peer, Proxy, admit, arrive, attempt, hold, identify, rates, readiness, redirect, respond};
 use crate::core::path::{self, PathProblem};
 use crate::core::{forwarded, framing};
 use crate::plan::Action;
@@ -79,6 +79,7 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
     admit::body_length(&route, req.headers())?;
     rates::check(exchange, &route, req.headers())?;
     arrive::body(exchange, &route, &mut req).await?;
+    hold::wait(exchange, upstream).await?;
     admit::place(exchange, upstream)?;
 
     // attempt, then respond

@@ -8,6 +8,7 @@ pub mod body;
 pub mod choose;
 pub mod exchange;
 pub mod handle;
+mod hold;
 pub mod identify;
 mod permit;
 pub mod phase;

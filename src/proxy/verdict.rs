@@ -13,7 +13,7 @@ use crate::core::breaker::Outcome;
 use crate::core::framing;
 use crate::core::retry::{self, Pushback};
 use crate::plan::RoutePlan;
-use crate::upstream::{SendError, Side, UpstreamBody};
+use crate::upstream::{ConnectProblem, SendError, Side, UpstreamBody};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// gRPC's UNAVAILABLE.
@@ -84,6 +84,8 @@ pub enum Again {
     },
     /// It cannot have reached the app: any method.
     Unwritten,
+    /// Nothing listens there, and requests are held: any method, when something does.
+    Refused,
     /// A pooled connection had been closed: at once on a fresh one, any method, at no cost.
     Fresh,
 }
@@ -111,7 +113,13 @@ fn judge_timer(refusal: Refusal, served: Duration, route: &RoutePlan) -> (Tried,
 fn judge_error<B>(error: &SendError<B>, exchange: &Exchange, route: &RoutePlan) -> (Tried, Verdict) {
     let retry = &route.retry;
     let unwritten = if retry.connect { Again::Unwritten } else { Again::No };
+    let missing = |problem| problem == ConnectProblem::UnixMissing;
+    let holds = exchange.upstream.as_ref().is_some_and(|upstream| upstream.hold.is_some());
     let (refusal, again) = match error {
+        SendError::ConnectRefused { .. } if holds => (Refusal::ConnectRefused, Again::Refused),
+        SendError::ConnectFailed { cause, .. } if holds && missing(cause.problem) => {
+            (Refusal::ConnectFailed, Again::Refused)
+        }
         SendError::ConnectRefused { .. } => (Refusal::ConnectRefused, unwritten),
         SendError::ConnectTimeout { .. } => (Refusal::ConnectTimeout, unwritten),
         SendError::ConnectFailed { .. } => (Refusal::ConnectFailed, unwritten),
@@ -128,6 +136,8 @@ fn judge_error<B>(error: &SendError<B>, exchange: &Exchange, route: &RoutePlan) 
         // fails fails on fresh connections too.
         (Side::Us | Side::Client, _)
         | (Side::App, SendError::NeverWritten { .. } | SendError::Reset { reused: true, .. }) => Outcome::Ignored,
+        // The prober sees when it is back, sooner than a breaker would.
+        (Side::App, _) if again == Again::Refused => Outcome::Ignored,
         (Side::App, _) => Outcome::Failure,
     };
     tracing::debug!(upstream = exchange.upstream_name(), outcome = error.label(), "attempt failed: {error}");

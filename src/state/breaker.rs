@@ -107,6 +107,16 @@ impl BreakerState {
         self.tell(change, "", journal);
     }
 
+    /// What it guards was away and is back: what was counted before says nothing any more.
+    pub fn came_back(&self, journal: &Journal) {
+        let mut breaker = lock(&self.breaker);
+        let change = breaker.came_back();
+        self.window.clear(clock::now());
+        self.calm.store(breaker.is_calm(), Ordering::Release);
+        drop(breaker);
+        self.tell(change, "", journal);
+    }
+
     /// It lets everything through and nothing has failed since the last success.
     pub fn is_calm(&self) -> bool {
         self.calm.load(Ordering::Acquire)

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::breaker::BreakerState;
 use super::clock;
+use super::hold::{HoldState, Listening};
 use super::journal::lock;
 use crate::core::balance::{self, Load, Seen};
 use crate::core::breaker::State;
@@ -23,6 +24,7 @@ pub struct EndpointState {
     /// 0 unknown, 1 healthy, 2 unhealthy: the health as the data plane reads it.
     verdict: AtomicU8,
     pub in_flight: AtomicU32,
+    pub listening: Listening,
     /// What its answers say to the choice among endpoints, and of an ejection.
     answers: Mutex<(Load, Record)>,
     /// `clock::nanos` of the end of the ejection; 0 when it is not ejected.
@@ -39,6 +41,7 @@ impl EndpointState {
             health: Mutex::new((Health::new(), None)),
             verdict: AtomicU8::new(0),
             in_flight: AtomicU32::new(0),
+            listening: Listening::default(),
             answers: Mutex::default(),
             out_until: AtomicU64::new(0),
             placed: AtomicBool::new(false),
@@ -158,6 +161,8 @@ pub struct UpstreamState {
     /// Those of them whose request body had not ended when they took their place.
     uploads: AtomicUsize,
     turn: AtomicUsize,
+    /// Requests that wait while no endpoint listens.
+    pub hold: Arc<HoldState>,
     /// The breakers of the routes that lead here, by route.
     routes: Mutex<BTreeMap<String, Weak<BreakerState>>>,
     planned: AtomicBool,

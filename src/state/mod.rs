@@ -5,6 +5,7 @@ pub mod budget;
 pub mod clock;
 pub mod dependency;
 pub mod endpoint;
+pub mod hold;
 pub mod journal;
 pub mod lifecycle;
 pub mod limit;

@@ -15,6 +15,11 @@ fn nobody() -> SocketAddr {
     listener.local_addr().expect("its address")
 }
 
+/// A file for an app at `address` for which no request waits.
+fn unheld(address: SocketAddr) -> String {
+    config("", &format!("upstreams: {{ app: {{ endpoints: [\"http://{address}\"], hold: {{ wait_max: 0s }} }} }}\n"))
+}
+
 /// Asks, and returns the answer and its fate.
 fn asked(outrigger: &Outrigger, path: &str) -> (Response, Value) {
     let answer = wire::get(outrigger.web(), path);
@@ -29,7 +34,7 @@ fn attempts(fate: &Value) -> usize {
 
 #[test]
 fn an_app_that_is_not_there_is_502_or_503_with_its_fate() {
-    let outrigger = Outrigger::run(config(nobody(), ""));
+    let outrigger = Outrigger::run(unheld(nobody()));
     let (answer, fate) = asked(&outrigger, "/gone");
     assert!([502, 503].contains(&answer.status), "{}", answer.status);
     assert_eq!(answer.get("content-type"), Some("application/problem+json"));
@@ -50,14 +55,14 @@ fn an_app_that_is_not_there_is_502_or_503_with_its_fate() {
 
 #[test]
 fn a_post_is_retried_when_nobody_could_have_read_it() {
-    let outrigger = Outrigger::run(config(nobody(), ""));
+    let outrigger = Outrigger::run(unheld(nobody()));
     let answer = wire::ask(outrigger.web(), "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");
     assert_eq!(answer.reason(), "connect_refused");
 }
 
 #[test]
 fn a_browser_gets_a_page() {
-    let outrigger = Outrigger::run(config(nobody(), ""));
+    let outrigger = Outrigger::run(unheld(nobody()));
     let answer = wire::ask(
         outrigger.web(),
         "GET / HTTP/1.1\r\nHost: a\r\nAccept: text/html,application/xhtml+xml,*/*;q=0.8\r\n\r\n",

@@ -131,6 +131,7 @@ fn upstream(app: u16) -> wanted::Upstream {
             probes: 1,
             ramp: SOON,
         },
+        hold: wanted::Hold { wait_max: Duration::ZERO, requests_max: 1 },
         concurrency_max: 10_000,
         tls: None,
     }
