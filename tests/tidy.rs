@@ -11,7 +11,7 @@ const FLOORS: [(&str, u8); 13] = [
     ("config", 1),
     ("telemetry", 1),
     ("upstream", 1),
-    ("http", 1),
+    ("http", 0),
     ("state", 2),
     ("plan", 3),
     ("proxy", 4),

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Uri, Version};
-use hyper::upgrade::OnUpgrade;
 
 use super::choose::Turn;
+use super::inbound::ClientUpgrade;
 use super::phase::Phase;
 use super::rates::Standing;
 use super::upgrade::Tunnel;
@@ -78,7 +78,7 @@ pub struct Exchange {
     /// What the nearest of the route's limits says of itself.
     pub rate: Option<Standing>,
     /// The client's side of an upgrade, should the app agree to it.
-    pub client_upgrade: Option<OnUpgrade>,
+    pub client_upgrade: Option<ClientUpgrade>,
     pub upgraded: bool,
     pub tunnel: Option<Tunnel>,
     settled: bool,

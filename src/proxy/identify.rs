@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Uri, Version};
-use hyper::upgrade::OnUpgrade;
 
 use super::exchange::Exchange;
 use super::upload::ClientBody;
@@ -58,7 +57,7 @@ fn identify_trace(exchange: &mut Exchange, headers: &HeaderMap) {
 pub fn prepare(exchange: &mut Exchange, req: &mut Request<ClientBody>, rewrite: Option<&Rewrite>) -> Option<String> {
     let upgrade = headers::upgrade_token(req.method(), req.version(), req.headers());
     let version = req.version();
-    exchange.client_upgrade = req.extensions_mut().remove::<OnUpgrade>();
+    exchange.client_upgrade = req.body_mut().take_upgrade();
     req.extensions_mut().clear();
     *req.uri_mut() = target(req.uri(), rewrite);
     *req.version_mut() = Version::HTTP_11;

@@ -10,6 +10,7 @@ pub mod exchange;
 pub mod handle;
 mod hold;
 pub mod identify;
+pub mod inbound;
 mod permit;
 pub mod phase;
 pub mod rates;
@@ -37,6 +38,7 @@ use crate::telemetry::{RouteMetrics, Telemetry, WorkerTelemetry};
 use crate::upstream::Pool;
 
 pub use body::{Body, BodyError};
+pub use inbound::{ClientUpgrade, Feed, Inbound};
 pub use upload::ClientBody;
 
 /// What every worker shares.

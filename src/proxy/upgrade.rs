@@ -8,18 +8,17 @@ use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::body::Body;
 use super::exchange::Exchange;
+use super::inbound::ClientUpgrade;
 use super::refusal::Refusal;
 use crate::core::websocket::{CLOSE_GOING_AWAY, CLOSE_GOING_AWAY_MASKED, Frames};
 use crate::state::clock;
 use crate::state::lifecycle::Stage;
 use crate::telemetry::Fate;
-use crate::upstream::UpstreamBody;
+use crate::upstream::{Upgraded, UpstreamBody};
 
 /// Read at a time, in each direction.
 const BUFFER: usize = 16 * 1024;
@@ -38,7 +37,7 @@ pub fn switch(
         return Err(Refusal::UpgradeFailed);
     };
     let Ok(value) = HeaderValue::from_str(&token) else { return Err(Refusal::UpgradeFailed) };
-    let app = hyper::upgrade::on(&mut response);
+    let Some(app) = response.body_mut().take_upgraded() else { return Err(Refusal::UpgradeFailed) };
     let mut answer = Response::new(Body::empty());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     std::mem::swap(answer.headers_mut(), response.headers_mut());
@@ -51,8 +50,8 @@ pub fn switch(
 
 /// Both sides of an upgrade before they have become raw.
 pub struct Tunnel {
-    client: OnUpgrade,
-    app: OnUpgrade,
+    client: ClientUpgrade,
+    app: Box<Upgraded>,
     websocket: bool,
 }
 
@@ -66,13 +65,13 @@ impl Tunnel {
     async fn run(self, mut exchange: Box<Exchange>) {
         exchange.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16());
         exchange.ended_early(Fate::Upgraded, "");
-        let Ok((client, app)) = tokio::try_join!(self.client, self.app) else {
+        let Ok(client) = self.client.await else {
             exchange.ended_early(Fate::ClientGone, "");
             return;
         };
         let idle = exchange.route.as_ref().map_or(FAREWELL_SPREAD, |route| route.timeouts.idle);
-        let (client_read, client_write) = tokio::io::split(TokioIo::new(client));
-        let (app_read, app_write) = tokio::io::split(TokioIo::new(app));
+        let (client_read, client_write) = tokio::io::split(client);
+        let (app_read, app_write) = tokio::io::split(self.app);
         let shared = Rc::new(Line {
             seen: Cell::new(clock::now()),
             leaving: Cell::new(false),

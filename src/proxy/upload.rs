@@ -19,44 +19,66 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::inbound::{Broken, ClientUpgrade, Inbound};
 use crate::state::clock;
 
 /// The body of a request as the client sends it.
 pub enum ClientBody {
     Empty,
-    Incoming(Incoming),
+    /// From an HTTP/1 connection.
+    Http1(Inbound),
+    /// From an HTTP/2 stream.
+    Http2(Incoming),
+    /// None; but the client asks for its connection to become something else.
+    Upgrade(ClientUpgrade),
     /// For callers without a socket.
     Full(Option<Bytes>),
 }
 
 impl From<Incoming> for ClientBody {
     fn from(body: Incoming) -> Self {
-        if body.is_end_stream() { ClientBody::Empty } else { ClientBody::Incoming(body) }
+        if body.is_end_stream() { ClientBody::Empty } else { ClientBody::Http2(body) }
     }
 }
 
 impl ClientBody {
+    /// The wish to upgrade, if that is what it is.
+    pub fn take_upgrade(&mut self) -> Option<ClientUpgrade> {
+        match std::mem::replace(self, ClientBody::Empty) {
+            ClientBody::Upgrade(upgrade) => Some(upgrade),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
     /// No byte and no trailer will come.
     pub fn is_empty(&self) -> bool {
         match self {
-            ClientBody::Empty => true,
-            ClientBody::Incoming(body) => body.is_end_stream(),
+            ClientBody::Empty | ClientBody::Upgrade(_) => true,
+            ClientBody::Http1(body) => body.is_ended(),
+            ClientBody::Http2(body) => body.is_end_stream(),
             ClientBody::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
         }
     }
 
     fn length(&self) -> Option<u64> {
         match self {
-            ClientBody::Empty => Some(0),
-            ClientBody::Incoming(body) => body.size_hint().exact(),
+            ClientBody::Empty | ClientBody::Upgrade(_) => Some(0),
+            ClientBody::Http1(body) => body.left(),
+            ClientBody::Http2(body) => body.size_hint().exact(),
             ClientBody::Full(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
         }
     }
 
-    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self {
-            ClientBody::Empty => Poll::Ready(None),
-            ClientBody::Incoming(body) => Pin::new(body).poll_frame(context),
+            ClientBody::Empty | ClientBody::Upgrade(_) => Poll::Ready(None),
+            ClientBody::Http1(body) => body.poll_frame(context),
+            ClientBody::Http2(body) => {
+                Pin::new(body).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(|_| Broken)))
+            }
             ClientBody::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         }
     }

@@ -7,8 +7,7 @@
 //! an upgradeable connection's IO; in truth one thread touches them, so `Relaxed` is enough.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock};
-use std::task::Waker;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::gate::Place;
@@ -69,12 +68,7 @@ pub struct Activity {
     /// When the client stopped taking bytes; 0 while it takes them.
     blocked_since: AtomicU64,
     flags: AtomicU8,
-    /// Why a request head was refused before hyper saw the whole of it.
-    refused: OnceLock<&'static str>,
-    /// Who waits for the end of the requests in flight; `waits` tells without the lock.
-    waits: AtomicBool,
-    waiter: Mutex<Option<Waker>>,
-    /// Where the IO wrapper leaves the stream when hyper lets go of it.
+    /// Where the IO wrapper leaves the stream when it is let go of.
     returned: Mutex<Option<Stream>>,
     /// Held as long as anybody uses the connection, an upgraded one included.
     _place: Place,
@@ -84,7 +78,6 @@ const TRUNCATED: u8 = 1;
 const UPGRADED: u8 = 2;
 const HAD_BODY: u8 = 4;
 const HTTP_10: u8 = 8;
-const IN_HEAD: u8 = 16;
 
 /// What a connection waits for when its deadline passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,9 +103,6 @@ impl Activity {
             since,
             blocked_since: AtomicU64::new(0),
             flags: AtomicU8::new(0),
-            refused: OnceLock::new(),
-            waits: AtomicBool::new(false),
-            waiter: Mutex::new(None),
             returned: Mutex::new(None),
             _place: place,
         }
@@ -131,13 +121,6 @@ impl Activity {
             self.reading.store(true, Relaxed);
             self.since.store(self.ticks.read(), Relaxed);
         }
-    }
-
-    /// Whether the bytes read so far end inside a request head: a pipelined one's time begins when the answers before
-    /// it are out.
-    #[inline]
-    pub fn in_head(&self, yes: bool) {
-        self.set(IN_HEAD, yes);
     }
 
     #[inline]
@@ -160,23 +143,6 @@ impl Activity {
         self.set(HAD_BODY, has_body);
         self.set(HTTP_10, version == http::Version::HTTP_10);
         Open { activity: Arc::clone(self), began: self.ticks.read(), answered: false }
-    }
-
-    /// A head was refused; not noted while an earlier answer is on its way, because nothing may be put into its middle.
-    pub fn refused_head(&self, why: &'static str) {
-        if self.open.load(Relaxed) == 0 && self.blocked_since.load(Relaxed) == 0 {
-            let _ = self.refused.set(why); // the first reason is the reason
-        }
-    }
-
-    /// Wakes the connection when a request ends.
-    pub fn wake_at_end(&self, waker: &Waker) {
-        *lock(&self.waiter) = Some(waker.clone());
-        self.waits.store(true, Relaxed);
-    }
-
-    pub fn head_refusal(&self) -> Option<&'static str> {
-        self.refused.get().copied()
     }
 
     pub fn truncated(&self) {
@@ -285,14 +251,7 @@ impl Drop for Open {
             activity.cancelled.fetch_add(1, Relaxed);
         }
         activity.since.store(now, Relaxed);
-        if activity.open.fetch_sub(1, Relaxed) == 1 && activity.flags.load(Relaxed) & IN_HEAD != 0 {
-            activity.reading.store(true, Relaxed);
-        }
-        if activity.waits.load(Relaxed)
-            && let Some(waker) = lock(&activity.waiter).take()
-        {
-            waker.wake();
-        }
+        activity.open.fetch_sub(1, Relaxed);
     }
 }
 
@@ -332,9 +291,10 @@ mod tests {
     fn a_head_that_began_behind_another_request_has_its_time_from_the_answer_on() {
         let activity = activity(1000);
         let open = activity.request(http::Version::HTTP_11, false);
-        activity.in_head(true);
+        activity.read_some();
         activity.ticks.0.store(5000, Relaxed);
         drop(open);
+        activity.read_some();
         assert_eq!(activity.due(&LIMITS, None), Some((15_100, Due::Head)));
     }
 

@@ -1,8 +1,8 @@
 //! One connection's life: who is it really (PROXY protocol), TLS, which HTTP, serve, and how it ends.
 //!
-//! The end is decided here and not by hyper, because a proxy must sometimes say 408 to half a request, wait for a
+//! The end is decided here and not by whoever speaks HTTP, because a proxy must sometimes say 408 to half a request, wait for a
 //! client that is still sending so that a reset does not eat the early answer, or reset on purpose so that an HTTP/1.0
-//! client does not take a truncated answer for the whole. See `http` for what happens in between.
+//! client does not take a truncated answer for the whole. See `http1` and `http` for what happens in between.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -16,18 +16,19 @@ use tokio::time::timeout;
 use super::activity::{Activity, Limits};
 use super::gate::{Place, Turned};
 use super::http::{self, Ending};
+use super::http1;
 use super::io::ConnectionIo;
 use super::proxy_protocol;
 use super::stream::{Raw, Stream};
-use super::strict::Strict;
 use super::tls::{self, HandshakeProblem};
 use super::worker::{Seat, Worker};
+use crate::http::HeadProblem;
 use crate::plan::{ListenerPlan, ProxyProtocol};
 use crate::proxy::Peer;
 
 /// What a client that speaks HTTP/2 without TLS sends first.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Bytes taken to tell the protocol; most request heads fit, so that this read is hyper's first.
+/// Bytes taken to tell the protocol; most request heads fit, so that this read is the first of HTTP, too.
 const FIRST_MAX: usize = 2048;
 /// Lingering close: bytes thrown away and time waited.
 const LINGER_BYTES_MAX: usize = 64 * 1024;
@@ -48,15 +49,14 @@ pub async fn serve(worker: Rc<Worker>, seat: Seat, raw: Raw, peer: SocketAddr, p
     };
     drop(plan);
     let Ready { stream, first, http2, peer, activity } = ready;
-    let tls = matches!(stream, Stream::Tls(_));
-    let strict = (!http2).then(Strict::new);
-    let io = ConnectionIo::new(stream, first, strict, Arc::clone(&activity));
     let front = http::Front { proxy: Rc::clone(&worker.proxy), peer: Rc::new(peer), activity: Arc::clone(&activity) };
     let ending = if http2 {
         activity.is_http2();
-        http::http2(io, front, &seat, &limits).await
+        let io = ConnectionIo::new(stream, first, Arc::clone(&activity));
+        // Boxed so that an HTTP/1 connection's task does not reserve room for it.
+        Box::pin(http::http2(io, front, &seat, &limits)).await
     } else {
-        http::http1(io, front, &seat, &limits, tls).await
+        http1::serve(stream, first, front, &seat, &limits).await
     };
     finish(ending, &seat, &activity).await;
 }
@@ -149,16 +149,15 @@ async fn refuse_handshake(problem: HandshakeProblem, seat: &Seat, peer: SocketAd
 async fn finish(ending: Ending, seat: &Seat, activity: &Activity) {
     // An upgraded connection's stream belongs to its tunnel.
     let Some(stream) = activity.take_back() else { return };
-    if let Some(reason) = activity.head_refusal() {
-        seat.turn(Turned::Malformed);
-        return say_and_close(stream, bad_request(reason).as_bytes()).await;
-    }
     match ending {
         Ending::Done if activity.may_be_sending() => linger(stream).await,
         Ending::Done | Ending::Idle => say_goodbye(stream).await,
-        Ending::Malformed => {
+        Ending::Malformed(problem) => {
             seat.turn(Turned::Malformed);
-            linger(stream).await; // hyper has answered 400 or 431
+            match problem {
+                Some(problem) => say_and_close(stream, refusal(problem).as_bytes()).await,
+                None => linger(stream).await, // hyper has answered
+            }
         }
         Ending::HeadTimeout => {
             seat.turn(Turned::HeadTimeout);
@@ -180,11 +179,14 @@ async fn finish(ending: Ending, seat: &Seat, activity: &Activity) {
     }
 }
 
-fn bad_request(reason: &str) -> String {
-    let body = format!("{{\"type\":\"about:blank\",\"title\":\"Bad Request\",\"status\":400,\"reason\":\"{reason}\"}}");
+/// To a client whose head nobody could read.
+fn refusal(problem: HeadProblem) -> String {
+    let (status, reason) = (problem.status(), problem.label());
+    let (code, title) = (status.as_u16(), status.canonical_reason().unwrap_or_default());
+    let body = format!("{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{code},\"reason\":\"{reason}\"}}");
     let length = body.len();
     format!(
-        "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
+        "HTTP/1.1 {code} {title}\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
          content-length: {length}\r\n\r\n{body}"
     )
 }

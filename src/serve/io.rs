@@ -1,4 +1,4 @@
-//! The IO that hyper reads and writes: passes bytes on and notes what they tell about the connection.
+//! The IO that hyper and tunnels read and write: passes bytes on and notes what they tell about the connection.
 //!
 //! When hyper lets go of it the stream goes back to the connection's task, which decides how it ends (408, linger,
 //! reset). Therefore a shutdown asked for by hyper does nothing here, except for upgraded connections, whose tunnel
@@ -14,51 +14,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
 use super::stream::Stream;
-use super::strict::{Strict, Violation};
 
 pub struct ConnectionIo {
     /// `None` only while dropping.
     stream: Option<Stream>,
-    /// Read before hyper was asked, to tell HTTP/1 from HTTP/2.
+    /// Read before hyper was asked, to tell HTTP/1 from HTTP/2; or behind a request that has upgraded.
     prefix: Bytes,
-    /// `None` for HTTP/2.
-    strict: Option<Strict>,
-    violation: Option<Violation>,
     activity: Arc<Activity>,
 }
 
 impl ConnectionIo {
-    pub fn new(stream: Stream, prefix: Bytes, strict: Option<Strict>, activity: Arc<Activity>) -> Self {
-        ConnectionIo { stream: Some(stream), prefix, strict, violation: None, activity }
-    }
-
-    /// Judges what was just read. What comes before the bad line is handed on, the line itself never: the next read
-    /// fails, so that hyper sees a broken connection at exactly that point.
-    #[inline]
-    fn judge(&mut self, cx: &Context<'_>, buffer: &mut ReadBuf<'_>, before: usize) -> Poll<io::Result<()>> {
-        let Some(strict) = &mut self.strict else { return Poll::Ready(Ok(())) };
-        if self.activity.is_upgraded() {
-            self.strict = None;
-            return Poll::Ready(Ok(()));
-        }
-        let judged = strict.read(&buffer.filled()[before..]);
-        self.activity.in_head(strict.in_head());
-        let Err(violation) = judged else { return Poll::Ready(Ok(())) };
-        buffer.set_filled(before + violation.good);
-        self.violation = Some(violation);
-        if violation.good > 0 { Poll::Ready(Ok(())) } else { self.refuse(cx, violation) }
-    }
-
-    /// Fails for a refused line. A bad head behind a request that is still being answered waits for that answer.
-    fn refuse(&self, cx: &Context<'_>, violation: Violation) -> Poll<io::Result<()>> {
-        if violation.in_head {
-            if self.activity.in_flight() > 0 {
-                self.activity.wake_at_end(cx.waker());
-                return Poll::Pending;
-            }
-            self.activity.refused_head(violation.what);
-        }
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation.what)))
+    pub fn new(stream: Stream, prefix: Bytes, activity: Arc<Activity>) -> Self {
+        ConnectionIo { stream: Some(stream), prefix, activity }
     }
 
     #[inline]
@@ -87,9 +54,6 @@ impl AsyncRead for ConnectionIo {
     #[inline]
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Some(violation) = this.violation {
-            return this.refuse(cx, violation);
-        }
         let before = buffer.filled().len();
         if !this.prefix.is_empty() {
             let taken = this.prefix.len().min(buffer.remaining());
@@ -98,12 +62,11 @@ impl AsyncRead for ConnectionIo {
             if this.prefix.is_empty() {
                 this.prefix = Bytes::new(); // gives the allocation back
             }
-            return this.judge(cx, buffer, before);
+            return Poll::Ready(Ok(()));
         }
         let polled = this.stream()?.poll_read(cx, buffer);
         if buffer.filled().len() > before {
             this.activity.read_some();
-            return this.judge(cx, buffer, before);
         }
         polled
     }

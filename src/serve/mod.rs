@@ -13,11 +13,13 @@ pub mod worker;
 
 pub mod connection;
 mod http;
+mod http1;
+mod link;
 
 mod activity;
+mod alarm;
 mod io;
 mod stream;
-mod strict;
 
 mod proxy_protocol;
 

@@ -1,9 +1,8 @@
 //! Request bodies on their way to the app, and the note each leaves about how it ended.
 //!
 //! hyper reports a failing request body as a failing *send*; without a note of our own an aborted upload would look
-//! like a broken app and open its breaker. So every body leaves through [`Outgoing`], which records in a [`Watch`]
-//! whether the body failed (the client's side) and whether hyper still holds it (the connection is then busy even
-//! though the response has ended).
+//! like a broken app and open its breaker. So every body on HTTP/2 leaves through [`Outgoing`], which records in a
+//! [`Watch`] whether the body failed, which is the client's side. Our own HTTP/1.1 needs no such note.
 
 use std::cell::Cell;
 use std::fmt;
@@ -114,7 +113,6 @@ impl Body for RequestBody {
 #[derive(Default)]
 pub(super) struct Watch {
     failed: Cell<bool>,
-    sending: Cell<bool>,
 }
 
 impl Watch {
@@ -122,14 +120,9 @@ impl Watch {
     pub(super) fn failed(&self) -> bool {
         self.failed.get()
     }
-
-    /// hyper has not let go of the body yet.
-    pub(super) fn sending(&self) -> bool {
-        self.sending.get()
-    }
 }
 
-/// Something that carries a [`Watch`]: a connection on HTTP/1.1, a stream on HTTP/2.
+/// Something that carries a [`Watch`]: a stream.
 pub(super) trait Watched {
     fn watch(&self) -> &Watch;
 }
@@ -137,18 +130,7 @@ pub(super) trait Watched {
 /// A request body inside hyper. `W` is kept alive until hyper drops the body.
 pub(super) struct Outgoing<B, W: Watched> {
     body: B,
-    note: Note<W>,
-}
-
-/// Separate from [`Outgoing`] so that the body can be taken out again when hyper gives a request back.
-struct Note<W: Watched>(Option<Rc<W>>);
-
-impl<W: Watched> Drop for Note<W> {
-    fn drop(&mut self) {
-        if let Some(watched) = &self.0 {
-            watched.watch().sending.set(false);
-        }
-    }
+    watched: Option<Rc<W>>,
 }
 
 impl<B: Body, W: Watched> Outgoing<B, W> {
@@ -156,11 +138,8 @@ impl<B: Body, W: Watched> Outgoing<B, W> {
         let watch = watched.watch();
         watch.failed.set(false);
         // A body that is already at its end is never polled: nothing to note, no reference to keep.
-        let note = (!body.is_end_stream()).then(|| {
-            watch.sending.set(true);
-            Rc::clone(watched)
-        });
-        Self { body, note: Note(note) }
+        let watched = (!body.is_end_stream()).then(|| Rc::clone(watched));
+        Self { body, watched }
     }
 
     pub(super) fn into_inner(self) -> B {
@@ -179,7 +158,7 @@ where
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        if let (Some(Err(_)), Some(watched)) = (&frame, &this.note.0) {
+        if let (Some(Err(_)), Some(watched)) = (&frame, &this.watched) {
             watched.watch().failed.set(true);
         }
         Poll::Ready(frame)

@@ -13,6 +13,8 @@ use http::Request;
 use super::body::{BodyError, Side, Watch};
 use super::connect::{ConnectError, ConnectProblem};
 
+pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
+
 /// Why there is no response.
 pub enum SendError<B> {
     /// Nothing listens on the endpoint. Nothing was written.
@@ -26,11 +28,11 @@ pub enum SendError<B> {
     NeverWritten { request: Option<Box<Request<B>>> },
     /// Closed or reset after bytes were written and before the response head. The app may have acted on it.
     /// `reused`: on a connection that had served before, so it may be the keep-alive race.
-    Reset { reused: bool, cause: hyper::Error },
+    Reset { reused: bool, cause: BoxError },
     /// The app answered something that is not HTTP, or not within our limits.
-    BadResponse { cause: hyper::Error },
+    BadResponse { cause: BoxError },
     /// The request body failed: the client's fault (see [`SendError::side`]), never the app's.
-    RequestBody { cause: hyper::Error },
+    RequestBody { cause: BoxError },
     /// Our own connection task is gone (the worker is shutting down).
     Canceled,
 }
@@ -50,10 +52,15 @@ impl<B> SendError<B> {
         }
     }
 
+    /// The connection broke before the answer's head.
+    pub(super) fn reset(reused: bool, cause: io::Error) -> Self {
+        SendError::Reset { reused, cause: cause.into() }
+    }
+
     /// Sorts an error of hyper's that came without the request.
     pub(super) fn after_write(cause: hyper::Error, watch: &Watch, reused: bool) -> Self {
         if watch.failed() {
-            return SendError::RequestBody { cause };
+            return SendError::RequestBody { cause: cause.into() };
         }
         if cause.is_user() || cause.is_canceled() {
             return SendError::Canceled;
@@ -62,15 +69,15 @@ impl<B> SendError<B> {
             let unprocessed = h2.is_remote() && (h2.is_go_away() || h2.reason() == Some(h2::Reason::REFUSED_STREAM));
             return match () {
                 () if unprocessed => SendError::NeverWritten { request: None },
-                () if h2.is_library() => SendError::BadResponse { cause },
-                () => SendError::Reset { reused, cause },
+                () if h2.is_library() => SendError::BadResponse { cause: cause.into() },
+                () => SendError::Reset { reused, cause: cause.into() },
             };
         }
         let unexpected = !(cause.is_incomplete_message() || cause.is_closed() || has_io(&cause) || cause.is_timeout());
         if cause.is_parse() || unexpected {
-            SendError::BadResponse { cause }
+            SendError::BadResponse { cause: cause.into() }
         } else {
-            SendError::Reset { reused, cause }
+            SendError::Reset { reused, cause: cause.into() }
         }
     }
 
@@ -105,7 +112,7 @@ impl<B> SendError<B> {
     /// The request body's own error, where it is a [`BodyError`].
     pub fn body_error(&self) -> Option<&BodyError> {
         match self {
-            SendError::RequestBody { cause } => source(cause),
+            SendError::RequestBody { cause } => source(&**cause),
             _ => None,
         }
     }
@@ -165,7 +172,7 @@ impl<B> StdError for SendError<B> {
         match self {
             SendError::ConnectRefused { cause, .. } | SendError::ConnectFailed { cause, .. } => Some(cause),
             SendError::Reset { cause, .. } | SendError::BadResponse { cause } | SendError::RequestBody { cause } => {
-                Some(cause)
+                Some(&**cause)
             }
             SendError::ConnectTimeout { .. } | SendError::NeverWritten { .. } | SendError::Canceled => None,
         }
@@ -189,12 +196,24 @@ pub enum UpstreamBodyProblem {
 #[derive(Debug)]
 pub struct UpstreamBodyError {
     pub problem: UpstreamBodyProblem,
-    cause: Option<hyper::Error>,
+    cause: Option<BoxError>,
 }
 
 impl UpstreamBodyError {
     pub(super) fn truncated() -> Self {
         Self { problem: UpstreamBodyProblem::Truncated, cause: None }
+    }
+
+    pub(super) fn request_body() -> Self {
+        Self { problem: UpstreamBodyProblem::RequestBody, cause: None }
+    }
+
+    pub(super) fn of(problem: UpstreamBodyProblem, cause: impl Into<BoxError>) -> Self {
+        Self { problem, cause: Some(cause.into()) }
+    }
+
+    pub(super) fn of_io(cause: io::Error) -> Self {
+        Self::of(of_io(&cause), cause)
     }
 
     pub(super) fn new(cause: hyper::Error, watch: Option<&Watch>) -> Self {
@@ -213,7 +232,7 @@ impl UpstreamBodyError {
         } else {
             UpstreamBodyProblem::Reset
         };
-        Self { problem, cause: Some(cause) }
+        Self { problem, cause: Some(cause.into()) }
     }
 
     /// The stable word for logs and metrics.
@@ -248,7 +267,7 @@ impl fmt::Display for UpstreamBodyError {
 
 impl StdError for UpstreamBodyError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.cause.as_ref().map(|cause| cause as _)
+        self.cause.as_deref().map(|cause| cause as _)
     }
 }
 
@@ -265,8 +284,8 @@ fn has_io(error: &hyper::Error) -> bool {
 }
 
 /// The first `E` in the chain of causes.
-fn source<E: StdError + 'static>(error: &hyper::Error) -> Option<&E> {
-    let mut next = StdError::source(error);
+fn source<'e, E: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e E> {
+    let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {
             return Some(found);

@@ -6,6 +6,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
@@ -13,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 /// A socket without TLS.
 ///
 /// Writing never fails on it: an app may answer early and close while we still send (413 to an upload), and an error
-/// from our write would make hyper drop the answer that is already waiting to be read. So once the peer has closed, what
+/// from our write would take the place of the answer that is already waiting to be read. So once the peer has closed, what
 /// is written is discarded, and reading tells the truth: the answer first, then the end or the reset.
 #[derive(Debug)]
 pub struct Socket {
@@ -107,8 +108,12 @@ pub enum Io {
 }
 
 impl Io {
-    pub(super) fn is_tls(&self) -> bool {
-        matches!(self, Io::Tls(_))
+    /// A write has shown that the peer had closed.
+    pub(super) fn is_closed_by_peer(&self) -> bool {
+        match self {
+            Io::Plain(socket) => socket.peer_closed,
+            Io::Tls(tls) => tls.get_ref().0.peer_closed,
+        }
     }
 }
 
@@ -157,3 +162,42 @@ macro_rules! delegate {
 
 delegate!(Stream, Stream::Tcp | Stream::Unix);
 delegate!(Io, Io::Plain | Io::Tls);
+
+/// A connection after its 101: what came behind the head first, then the socket.
+#[derive(Debug)]
+pub struct Upgraded {
+    io: Io,
+    read: Bytes,
+}
+
+impl Upgraded {
+    pub(super) fn new(io: Io, read: Bytes) -> Self {
+        Self { io, read }
+    }
+}
+
+impl AsyncRead for Upgraded {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.read.is_empty() {
+            return Pin::new(&mut this.io).poll_read(cx, buf);
+        }
+        let taken = this.read.split_to(this.read.len().min(buf.remaining()));
+        buf.put_slice(&taken);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Upgraded {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}

@@ -6,16 +6,18 @@
 //! saying on which side a failure lies. It owns no policy: retries with backoff, breakers, health and deadlines belong
 //! to the floors above, which read them from [`SendError`].
 //!
-//! Reading order: [`Pool`] (`pool`), its two halves (`h1`, `h2`), what comes back (`response`), how sockets are opened
+//! Reading order: [`Pool`] (`pool`), its two halves (`h1` with `idle`, `h2`), what comes back (`response`), how sockets are opened
 //! (`connect`, `io`, `resolve`, `tls`), then [`probe`].
 //!
-//! Informational answers: hyper's client skips every 1xx but 101, so 100 and 103 from the app do not travel further.
+//! HTTP/1.1 is our own codec, HTTP/2 is hyper's. Informational answers but 101 are skipped, so 100 and 103 from the app
+//! do not travel further.
 
 mod pool;
 mod spec;
 
 mod h1;
 mod h2;
+mod idle;
 mod learned;
 mod prepare;
 mod sweep;
@@ -37,7 +39,7 @@ pub mod rt;
 pub use body::{BodyError, BodySender, RequestBody, Side};
 pub use connect::{Alpn, ConnectError, ConnectProblem, Connected, connect};
 pub use error::{SendError, UpstreamBodyError, UpstreamBodyProblem};
-pub use io::Io;
+pub use io::{Io, Upgraded};
 pub use pool::Pool;
 pub use response::UpstreamBody;
 pub use spec::{EndpointSpec, Protocol, SendHow};

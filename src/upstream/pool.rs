@@ -14,21 +14,20 @@ use http::header::UPGRADE;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
-use hyper::body::Incoming;
 
 use super::body::{Outgoing, RequestBody, Watched};
 use super::connect::{Alpn, ConnectError, ConnectProblem, Connected, To, open};
-use super::error::SendError;
-use super::h1::{Conn, Idle};
+use super::error::{BoxError, SendError};
+use super::h1::{Conn, Failed};
 use super::h2::{Seat, Streams};
+use super::idle::Idle;
 use super::prepare::{self, Target};
 use super::resolve::Names;
 use super::response::UpstreamBody;
 use super::spec::{EndpointSpec, Protocol, SendHow};
 use super::tally::{Counts, Tally};
 use crate::core::units::Address;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use crate::http::{Reason, ResponseHead};
 
 /// The connections of one worker to one endpoint. `B` is the request body; one pool sends one type of body, so that
 /// none is boxed.
@@ -107,7 +106,8 @@ where
         prepare::http1(&mut req, &self.target);
         let mut reuse = !how.fresh && opened.is_none();
         loop {
-            let idle = if reuse { self.idle.take(how.replayable).await } else { None };
+            let taken = now();
+            let idle = if reuse { self.idle.take(taken, how.replayable).await } else { None };
             let (conn, idle_for) = match idle {
                 Some((conn, age)) => (conn, Some(age)),
                 None => {
@@ -122,14 +122,16 @@ where
                     }
                 }
             };
-            let mut error = match conn.send(req).await {
-                Ok(res) => return Ok(self.answer_http1(res, conn, idle_for)),
-                Err(error) => error,
-            };
-            let Some(message) = error.take_message() else {
-                return Err(SendError::after_write(error.into_error(), conn.watch(), idle_for.is_some()));
-            };
-            req = message.map(Outgoing::into_inner);
+            match conn.send(req, idle_for.is_some()).await {
+                Ok(head) => return Ok(self.answer_http1(head, conn, idle_for)),
+                Err(Failed::Sent(error)) => {
+                    if let (Some(age), SendError::Reset { .. }) = (idle_for, &error) {
+                        self.idle.broke_after(age, now().saturating_duration_since(taken));
+                    }
+                    return Err(error);
+                }
+                Err(Failed::NeverWritten(back)) => req = *back,
+            }
             let Some(age) = idle_for else {
                 return Err(SendError::NeverWritten { request: Some(Box::new(req)) });
             };
@@ -141,7 +143,7 @@ where
 
     fn answer_http1(
         &self,
-        res: Response<Incoming>,
+        head: ResponseHead,
         conn: Rc<Conn<B>>,
         idle_for: Option<Duration>,
     ) -> Response<UpstreamBody> {
@@ -150,13 +152,22 @@ where
                 self.idle.survived(age);
                 self.tally.reused();
             }
-            None => self.idle.announced(res.headers()),
+            None => self.idle.announced(&head.headers),
         }
         let reused = idle_for.is_some();
-        if res.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return res.map(|body| UpstreamBody::without_lease(body, reused));
+        let body = if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            UpstreamBody::upgraded(conn.hand_over(), reused)
+        } else {
+            UpstreamBody::http1(conn, reused)
+        };
+        let mut res = Response::new(body);
+        *res.status_mut() = head.status;
+        *res.version_mut() = head.version;
+        *res.headers_mut() = head.headers;
+        if let Some(reason) = head.reason {
+            res.extensions_mut().insert(Reason(reason));
         }
-        res.map(|body| UpstreamBody::new(body, conn, reused))
+        res
     }
 
     async fn send_http2(self: &Rc<Self>, mut req: Request<B>, how: SendHow, alpn: Alpn) -> Sent<B> {
@@ -176,7 +187,7 @@ where
                     if seat.reused {
                         self.tally.reused();
                     }
-                    return Sent::Over(Ok(res.map(|body| UpstreamBody::new(body, seat.stream, seat.reused))));
+                    return Sent::Over(Ok(res.map(|body| UpstreamBody::http2(body, seat.stream, seat.reused))));
                 }
                 Err(error) => error,
             };
@@ -210,7 +221,7 @@ where
                 Ok(connected) if alpn == Alpn::Any && !connected.chose_http2 => {
                     self.chose_http2.set(Some(false));
                     drop(opening);
-                    return Ok(Found::Http1(Some(self.start_http1(connected).await?)));
+                    return Ok(Found::Http1(Some(Conn::new(connected.io, &self.idle))));
                 }
                 Ok(connected) => opening.start(connected.io, deadline).await,
                 Err(error) => Err(error),
@@ -224,13 +235,7 @@ where
 
     async fn open_http1(&self, how: SendHow) -> Result<Rc<Conn<B>>, ConnectError> {
         let connected = self.connect(Alpn::Http1, how).await?;
-        self.start_http1(connected).await
-    }
-
-    async fn start_http1(&self, connected: Connected) -> Result<Rc<Conn<B>>, ConnectError> {
-        Conn::start(connected.io, &self.idle)
-            .await
-            .map_err(|error| ConnectError::new(ConnectProblem::Unreachable, error))
+        Ok(Conn::new(connected.io, &self.idle))
     }
 
     async fn connect(&self, alpn: Alpn, how: SendHow) -> Result<Connected, ConnectError> {

@@ -3,7 +3,6 @@
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Frame;
-use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tokio::sync::oneshot;
 
@@ -349,7 +348,7 @@ fn an_upgrade_passes_and_its_connection_is_never_pooled() {
         req.headers_mut().insert(UPGRADE, HeaderValue::from_static("echo"));
         let mut res = pool.send(req, how()).await.expect("a response");
         assert_eq!(res.status(), StatusCode::SWITCHING_PROTOCOLS);
-        let mut upgraded = TokioIo::new(hyper::upgrade::on(&mut res).await.expect("an upgrade"));
+        let mut upgraded = res.body_mut().take_upgraded().expect("an upgrade");
         upgraded.write_all(b"ping").await.expect("writable");
         let mut said = [0; 6];
         upgraded.read_exact(&mut said).await.expect("readable");
@@ -428,7 +427,8 @@ fn a_request_in_flight_stays_small() {
     // Goal: connecting is boxed away, so that a request's future is not copied around by the kilobyte.
     on_a_worker(async {
         let pool = pool(Address::Unix("/nowhere".into()));
-        assert!(std::mem::size_of_val(&pool.send(get("/"), how())) <= 2048);
+        let size = std::mem::size_of_val(&pool.send(get("/"), how()));
+        assert!(size <= 2048, "{size} bytes");
         assert!(std::mem::size_of::<UpstreamBody>() <= 64);
     });
 }
@@ -437,7 +437,7 @@ fn a_request_in_flight_stays_small() {
 fn an_early_refusal_reaches_the_client_although_the_app_hung_up() {
     // Goal: the app answers 413 and closes with most of the upload unread, which resets the connection under our
     // writes; the answer must not be lost to the write error. The app has a thread of its own and there are many
-    // rounds, because the order of events varies (199 of 200 fail when the write error is passed on to hyper).
+    // rounds, because the order of events varies (199 of 200 fail when the write error counts).
     use std::io::{Read, Write};
     const ROUNDS: usize = 200;
     const FRAMES: usize = 256;
