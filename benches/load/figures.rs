@@ -40,6 +40,8 @@ impl Held {
 #[derive(Default)]
 pub struct Figures {
     scenarios: BTreeMap<&'static str, Measured>,
+    /// Requests at the fixed rate that were not answered well.
+    pub errors_at_rate: u64,
     /// Microseconds at the fixed rate.
     pub p50: Vec<f64>,
     pub p99: Vec<f64>,
@@ -72,7 +74,7 @@ impl Figures {
         });
         json!({
             "scenarios": scenarios.collect::<serde_json::Map<_, _>>(),
-            "at_rate": { "p50_us": self.p50, "p99_us": self.p99, "p999_us": self.p999, "cpu_us": self.cpu_at_rate },
+            "at_rate": { "p50_us": self.p50, "p99_us": self.p99, "p999_us": self.p999, "cpu_us": self.cpu_at_rate, "errors": self.errors_at_rate },
             "start_ms": self.start_ms,
             "start_cpu_ms": self.start_cpu_ms,
             "idle_mib": self.idle_mib,

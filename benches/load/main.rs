@@ -128,12 +128,13 @@ fn one_round(
 ) {
     running.rotate_left(1);
     for (peer, figures) in running.iter_mut().filter(|(peer, _)| scenario.kinds.contains(&peer.kind)) {
-        saturated(peer, figures, scenario, runtime, settings);
-        if scenario.name == "keepalive" {
+        if scenario.open_loop {
             at_a_rate(peer, figures, scenario, runtime, settings);
+        } else {
+            saturated(peer, figures, scenario, runtime, settings);
         }
     }
-    if scenario.name == "keepalive" {
+    if scenario.open_loop {
         latency(alone, client::Target { port: app, tls: None }, scenario, runtime, settings);
     }
 }
@@ -161,6 +162,8 @@ fn at_rest(peer: &mut Peer, runtime: &Runtime, settings: &Settings) -> Figures {
     if settings.idle > 0 && peer.kind != Kind::Routes {
         figures.plain = Some(hold(peer, scenario::named("keepalive"), settings.idle, runtime));
         if peer.kind == Kind::Bare {
+            peer.stop(); // memory that is free but not given back would hide what these connections need
+            peer.start();
             figures.tls = Some(hold(peer, scenario::named("tls"), settings.idle.min(TLS_IDLE_MAX), runtime));
         }
         peer.stop();
@@ -218,7 +221,7 @@ fn latency(
     for (at, values) in [(0.5, &mut figures.p50), (0.99, &mut figures.p99), (0.999, &mut figures.p999)] {
         values.push(open.latency.value_at_quantile(at) as f64);
     }
-    figures.of(scenario.name).errors += open.errors;
+    figures.errors_at_rate += open.errors;
     open.requests
 }
 

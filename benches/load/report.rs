@@ -35,7 +35,7 @@ impl Report {
             let _ = writeln!(text, "- {program}: {version}"); // into a String: cannot fail
         }
         text.push('\n');
-        for scenario in scenarios {
+        for scenario in scenarios.iter().filter(|scenario| !scenario.open_loop) {
             text.push_str(&self.saturated(scenario));
             save(&format!("{}.svg", scenario.name), &self.cpu_chart(scenario).draw());
         }
@@ -97,10 +97,13 @@ impl Report {
         if self.alone.p50.is_empty() {
             return String::new();
         }
-        let mut text = "### latency at the fixed rate (open loop, from the intended start), keep-alive, 1 KB\n\n| proxy | p50 µs | p99 µs | p99.9 µs | CPU µs/request |\n|---|---|---|---|---|\n".to_owned();
+        let mut text = "### latency at the fixed rate (open loop, from the intended start), keep-alive, 1 KB\n\n| proxy | p50 µs | p99 µs | p99.9 µs | p50 added µs | CPU µs/request | errors |\n|---|---|---|---|---|---|---|\n".to_owned();
         for (name, figures) in self.timed() {
             let (p50, p99, p999) = (spread(&figures.p50), spread(&figures.p99), spread(&figures.p999));
-            let _ = writeln!(text, "| {name} | {p50} | {p99} | {p999} | {} |", spread(&figures.cpu_at_rate));
+            let added: Vec<f64> = figures.p50.iter().zip(&self.alone.p50).map(|(value, alone)| value - alone).collect();
+            let (added, cpu) = (spread(&added), spread(&figures.cpu_at_rate));
+            let _ =
+                writeln!(text, "| {name} | {p50} | {p99} | {p999} | {added} | {cpu} | {} |", figures.errors_at_rate); // into a String: cannot fail
         }
         text.push('\n');
         text

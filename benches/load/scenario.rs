@@ -51,6 +51,8 @@ pub struct Scenario {
     pub streams: usize,
     /// A new connection for every request.
     pub new_connection: bool,
+    /// At a fixed rate, for latency, instead of as much as the connections carry.
+    pub open_loop: bool,
     /// The kinds of configuration it is measured with.
     pub kinds: &'static [Kind],
 }
@@ -90,6 +92,7 @@ const KEEP_ALIVE: Scenario = Scenario {
     connections: 64,
     streams: 1,
     new_connection: false,
+    open_loop: false,
     kinds: &[Kind::Bare, Kind::Defaults, Kind::Policies],
 };
 
@@ -98,8 +101,9 @@ pub fn named(name: &str) -> &'static Scenario {
     ALL.iter().find(|scenario| scenario.name == name).expect("a scenario of the list")
 }
 
-pub static ALL: [Scenario; 11] = [
+pub static ALL: [Scenario; 12] = [
     KEEP_ALIVE,
+    Scenario { name: "rate", title: "latency at a fixed rate, keep-alive, 1 KB", open_loop: true, ..KEEP_ALIVE },
     Scenario {
         name: "connect",
         title: "new connection each, 1 KB",
