@@ -110,7 +110,9 @@ fn a_postgres_that_goes_and_comes_back_has_the_declared_effect() {
     };
     assert!(verdict(&outrigger, "required").1.contains("connection refused"));
     ready("not ready before it has started", 503);
-    assert!(outrigger.status()["waiting_for"].to_string().contains("startup (startup): connection refused"));
+    outrigger.status_until("it waits for the one of the start", |status| {
+        status["waiting_for"].to_string().contains("startup (startup): connection refused")
+    });
     postgres.start();
     ready("ready when it is there", 200);
     ["required", "startup", "degraded"].iter().for_each(|name| becomes(&outrigger, name, true));

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Board;
 use super::guard::{self, Guard};
-use super::status;
+use super::{status, switches};
 use crate::core::breaker::Forced;
 use crate::plan::diff::Change;
 use crate::proxy::Shared;
@@ -72,8 +72,8 @@ pub struct DrainAnswer {
 }
 
 #[derive(Clone)]
-struct Admin {
-    shared: Arc<Shared>,
+pub(super) struct Admin {
+    pub(super) shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
     board: Arc<Board>,
 }
@@ -95,6 +95,8 @@ pub fn admin_router(
         .route("/diff", post(diff))
         .route("/drain", post(drain))
         .route("/breaker/{upstream}/{state}", post(breaker))
+        .route("/maintenance", post(switches::maintenance))
+        .route("/flag", post(switches::flag))
         .fallback(|| async { error(StatusCode::NOT_FOUND, "there is nothing here; GET / lists what there is") })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(guard, guard::layer))
@@ -110,7 +112,7 @@ fn problems(words: &str, problems: &[String]) -> Response {
     (StatusCode::CONFLICT, no_store(serde_json::json!({ "error": words, "problems": problems }))).into_response()
 }
 
-fn no_store<T: Serialize>(value: T) -> impl IntoResponse {
+pub(super) fn no_store<T: Serialize>(value: T) -> impl IntoResponse {
     ([(header::CACHE_CONTROL, "no-store"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], Json(value))
 }
 
@@ -122,7 +124,7 @@ async fn index() -> impl IntoResponse {
     no_store(serde_json::json!({
         "outrigger": env!("CARGO_PKG_VERSION"),
         "GET": ["/status", "/recent?limit=N", "/why/REQUEST_ID"],
-        "POST": ["/reload", "/diff", "/drain", "/breaker/UPSTREAM/open|close|auto?seconds=N"],
+        "POST": ["/reload", "/diff", "/drain", "/breaker/UPSTREAM/open|close|auto?seconds=N", "/maintenance", "/flag"],
     }))
 }
 

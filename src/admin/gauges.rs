@@ -23,6 +23,7 @@ pub fn render(shared: &Shared, text: &mut String) {
     breakers(&mut out, &plan);
     budgets(&mut out, &plan);
     rate_limits(&mut out, &plan);
+    switches(&mut out, &plan);
     text.push_str(&out.into_text());
 }
 
@@ -157,6 +158,15 @@ fn budgets(out: &mut PrometheusWriter, plan: &Plan) {
     family("outrigger_retry_budget_refused_total", "counter", "Attempts the retry budget refused.", &|budget| {
         budget.state.answers().1
     });
+}
+
+fn switches(out: &mut PrometheusWriter, plan: &Plan) {
+    let (name, now) = ("outrigger_switch_position", clock::now());
+    out.family(name, "gauge", "0: all requests pass, 1: those that change nothing pass, 2: none passes.");
+    for switch in &plan.switches {
+        let value = f64::from(switch.stands(now).0 as u8);
+        out.sample(name, &[("kind", switch.kind), ("name", &switch.name)], value);
+    }
 }
 
 fn rate_limits(out: &mut PrometheusWriter, plan: &Plan) {

@@ -12,6 +12,7 @@ mod guard;
 mod listen;
 mod ops;
 pub mod status;
+pub mod switches;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Board;
+use super::switches::{self, Switch};
 use crate::core::breaker::State;
 use crate::core::dependency::Effect;
 use crate::plan::{EndpointPlan, LimitPlan, Plan, UpstreamPlan};
@@ -37,6 +38,8 @@ pub struct Status {
     pub upstreams: Vec<Upstream>,
     pub rate_limits: Vec<RateLimit>,
     pub dependencies: Vec<Dependency>,
+    /// Switches that are thrown or held by a command, and every flag.
+    pub switches: Vec<Switch>,
     pub certificates: Vec<Certificate>,
     /// The oldest first.
     pub events: Vec<Event>,
@@ -187,6 +190,7 @@ pub fn status(shared: &Shared, board: &Board) -> Status {
         stage: report.stage.to_owned(),
         waiting_for: waiting_for(&report),
         dependencies: report.dependencies.into_iter().map(dependency).collect(),
+        switches: switches::told(&plan),
         uptime_seconds: clock::now().saturating_duration_since(facts.started).as_secs(),
         app: facts.app,
         config: config(shared, &plan, &facts),

@@ -14,7 +14,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::client::{ADMIN_DEFAULT, Client, parse_address};
 use super::verdict::Verdict;
-use super::{check, demo, explain, healthcheck, start, verbs};
+use super::{check, demo, explain, healthcheck, start, switches, verbs};
 use crate::config::parse_duration;
 
 /// The default patience of a verb that asks the admin port.
@@ -69,6 +69,10 @@ enum Verb {
     Drain(DrainArgs),
     /// Force a circuit breaker open or closed, or let it judge by itself again
     Breaker(BreakerArgs),
+    /// Let nobody in, or only readers, while work is going on: the whole service or one route
+    Maintenance(switches::MaintenanceArgs),
+    /// Switch the routes of a flag on or off
+    Flag(switches::FlagArgs),
     /// Write something made from the program: the configuration's JSON Schema
     Generate(GenerateArgs),
     /// Ask the ops port whether the proxy is ready (exit 0) or not (exit 1); for images without a shell
@@ -295,6 +299,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Why(args) => ask(verbs::why(&args)),
         Verb::Drain(args) => ask(verbs::drain(&args)),
         Verb::Breaker(args) => ask(verbs::breaker(&args)),
+        Verb::Maintenance(args) => ask(switches::maintenance(&args)),
+        Verb::Flag(args) => ask(switches::flag(&args)),
         Verb::Healthcheck(args) => match healthcheck::question(args.url.as_deref(), args.live, args.timeout) {
             Ok(question) => ask(healthcheck::ask(&question)),
             Err(words) => Verdict::cannot(format!("--url: {words}")).print(),
@@ -343,7 +349,7 @@ fn version(output: Output) -> Verdict {
 }
 
 /// `10s`, `2m`, `250ms`; the unit is required, as in the configuration.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     match parse_duration(text) {
         Ok(time) if time > Duration::ZERO => Ok(time),
         Ok(_) => Err("the time must be more than nothing".to_owned()),
@@ -382,6 +388,10 @@ mod tests {
             "outrigger breaker open app",
             "outrigger breaker close app",
             "outrigger breaker auto app",
+            "outrigger maintenance on --for 30m --why work --allow 10.0.0.0/8",
+            "outrigger maintenance read-only --route reports",
+            "outrigger flag set reports off --for 2h --by ann",
+            "outrigger flag clear reports",
             "outrigger generate schema",
             "outrigger healthcheck --url http://127.0.0.1:9900",
             "outrigger completions bash",
@@ -400,6 +410,8 @@ mod tests {
             "outrigger run -c a --listen b",
             "outrigger demo --for 10",
             "outrigger breaker ajar app",
+            "outrigger maintenance maybe",
+            "outrigger flag set reports",
             "outrigger status --output xml",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

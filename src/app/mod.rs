@@ -27,4 +27,5 @@ mod explain;
 mod client;
 mod healthcheck;
 mod render;
+mod switches;
 mod verbs;

@@ -1,11 +1,13 @@
 //! What the admin port answers, for people: aligned, in plain words, most important first.
 //! Pure functions from JSON to text, so that each can be looked at in a test.
 
+mod policies;
+
 use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::admin::status::{Dependency, Endpoint, Event, RateLimit, Route, Status, Upstream};
+use crate::admin::status::{Endpoint, Event, Route, Status, Upstream};
 
 /// Columns, two spaces apart; text to the left and numbers to the right.
 pub struct Table {
@@ -60,8 +62,9 @@ pub fn status(value: &Value) -> String {
     }
     routes(&mut out, &status.routes);
     upstreams(&mut out, &status.upstreams);
-    rate_limits(&mut out, &status.rate_limits);
-    dependencies(&mut out, &status.dependencies);
+    policies::rate_limits(&mut out, &status.rate_limits);
+    policies::dependencies(&mut out, &status.dependencies);
+    policies::switches(&mut out, &status.switches);
     for certificate in &status.certificates {
         let left = match certificate.days_left {
             days if days < 0 => "EXPIRED".to_owned(),
@@ -164,35 +167,6 @@ fn upstreams(out: &mut String, upstreams: &[Upstream]) {
             line(out, &format!("  route {}{}", route.route, breaker(&route.breaker, route.breaker_retry_ms)));
         }
     }
-}
-
-fn rate_limits(out: &mut String, limits: &[RateLimit]) {
-    for limit in limits {
-        let verb = if limit.mode == "shadow" { "would have refused" } else { "refused" };
-        let RateLimit { name, allowed, refused, keys, .. } = limit;
-        line(out, &format!("\nrate limit {name}: {allowed} allowed, {verb} {refused}, {keys} keys"));
-        for key in &limit.refused_keys {
-            line(out, &format!("  {verb} {} times: {}", key.count, key.key));
-        }
-    }
-}
-
-fn dependencies(out: &mut String, dependencies: &[Dependency]) {
-    if dependencies.is_empty() {
-        return;
-    }
-    out.push_str("\ndependencies\n");
-    let mut table = Table::new(&["name", "asked by", "when", "is", "since", ""]);
-    for one in dependencies {
-        let is = match one.ok {
-            Some(true) => "well",
-            Some(false) => "FAILING",
-            None => "unknown",
-        };
-        let since = one.since.clone().unwrap_or_default();
-        table.row([one.name.clone(), one.kind.clone(), one.when.clone(), is.to_owned(), since, one.words.clone()]);
-    }
-    table.write(out);
 }
 
 fn health(endpoint: &Endpoint) -> String {

@@ -103,7 +103,7 @@ pub async fn breaker(args: &BreakerArgs) -> Verdict {
 }
 
 /// A way out of a verb with `?`.
-struct Failure(Verdict);
+pub(super) struct Failure(Verdict);
 
 impl From<Verdict> for Failure {
     fn from(verdict: Verdict) -> Failure {
@@ -117,12 +117,12 @@ impl From<ClientError> for Failure {
     }
 }
 
-async fn settle(verb: impl Future<Output = Result<Verdict, Failure>>) -> Verdict {
+pub(super) async fn settle(verb: impl Future<Output = Result<Verdict, Failure>>) -> Verdict {
     verb.await.unwrap_or_else(|Failure(verdict)| verdict)
 }
 
 /// The JSON of a good answer; any other is a "cannot" with what it says.
-fn expect(answer: Answer) -> Result<Value, Failure> {
+pub(super) fn expect(answer: Answer) -> Result<Value, Failure> {
     if answer.status.is_success() {
         return Ok(answer.json());
     }
@@ -142,7 +142,7 @@ fn refused(args: &AskArgs, answer: &Answer) -> Verdict {
     }
 }
 
-fn show(args: &AskArgs, value: &Value, text: impl FnOnce() -> String) -> Verdict {
+pub(super) fn show(args: &AskArgs, value: &Value, text: impl FnOnce() -> String) -> Verdict {
     match args.output.output {
         Output::Json => Verdict::yes(pretty(value)),
         Output::Text => Verdict::yes(text()),

@@ -198,6 +198,10 @@ impl Checker<'_, '_> {
         for (number, name) in route.rate_limits.iter().enumerate() {
             self.named(&format!("{path}.rate_limits[{number}]"), "rate limit", name, &known);
         }
+        let flags: Vec<&str> = self.settings.flags.iter().map(|flag| flag.name.as_str()).collect();
+        if let Some(flag) = &route.flag {
+            self.named(&format!("{path}.flag"), "flag", flag, &flags);
+        }
         self.times(&path, &route.timeouts, &route.retry);
     }
 

@@ -13,6 +13,7 @@ mod read;
 mod read_breaker;
 mod read_readiness;
 mod read_route;
+mod read_switches;
 mod read_upstream;
 
 mod env;

@@ -8,7 +8,7 @@ use super::settings::{
     Preset, ProxyProtocol, RouteDefaults, Secret, SecurityHeaders, ServerTls, Service, Settings, TlsVersion, Traces,
 };
 use super::units;
-use super::{read_readiness, read_route, read_upstream};
+use super::{read_readiness, read_route, read_switches, read_upstream};
 use crate::core::units::{Address, Ratio};
 
 const CONNECTIONS_MAX: usize = 10_000;
@@ -34,7 +34,7 @@ pub fn settings(root: &Map<'_, '_>) -> Settings {
     let upstreams = read_upstream::upstreams(root);
     let rate_limits = read_route::rate_limits(root);
     let routes = read_route::routes(root, &defaults, upstreams.first().map(|upstream| upstream.name.as_str()));
-    for name in ["stores", "flags", "slos", "budget_policy", "rollback"] {
+    for name in ["stores", "slos", "budget_policy", "rollback"] {
         root.later(name);
     }
     root.later("openapi");
@@ -67,13 +67,18 @@ pub fn settings(root: &Map<'_, '_>) -> Settings {
         admin: admin(root.block("admin", "State and control, for people and pipelines.")),
         state_directory: state(root.block("state", "What is kept on disk.")),
         drain: drain(root.block("drain", "The shutdown.")),
+        maintenance: read_switches::maintenance(root.block("maintenance", "Work on the service: who is let in.")),
+        flags: read_switches::flags(root),
         workers: workers(root),
     }
 }
 
 fn trusted_proxies(root: &Map<'_, '_>) -> Vec<ipnet::IpNet> {
-    let doc = "Hops whose Forwarded and X-Forwarded-* are believed.";
-    let networks = root.values("trusted_proxies", "list of networks", doc, |text| {
+    networks(root, "trusted_proxies", "Hops whose Forwarded and X-Forwarded-* are believed.")
+}
+
+pub fn networks(map: &Map<'_, '_>, name: &'static str, doc: &'static str) -> Vec<ipnet::IpNet> {
+    let networks = map.values(name, "list of networks", doc, |text| {
         let address = || text.parse::<std::net::IpAddr>().map(Into::into);
         text.parse().or_else(|_| address()).map_err(|_| "a network: 10.0.0.0/8, ::1/128")
     });

@@ -9,8 +9,9 @@ use super::settings::{
     HeaderEdits, Mode, RateKey, RateLimit, Retry, RetryBudget, RetryConditions, Route, RouteAction, RouteDefaults,
     RouteMatch, Timeouts,
 };
-use super::units;
 use super::yaml::{Node, Value};
+use super::{read_switches, units};
+use crate::core::switch::Position;
 use crate::core::units::{Rate, Ratio};
 
 pub fn default_timeouts() -> Timeouts {
@@ -263,6 +264,8 @@ fn everything(upstream: &str, defaults: &RouteDefaults) -> Route {
         retry: defaults.retry.clone(),
         rate_limits: Vec::new(),
         body_max: None,
+        flag: None,
+        maintenance: Position::Open,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
     }
@@ -296,7 +299,9 @@ fn route(map: Map<'_, '_>, place: usize, defaults: &RouteDefaults, only: Option<
     let response_headers = edits(headers.block("response", "Of responses on their way to the client."));
     headers.finish();
     map.later_unless("priority", |node| is_word(node, "default"));
-    for later in ["auth", "flag", "access"] {
+    let flag = map.text("flag", "It answers 503 while this flag is off.");
+    let maintenance = read_switches::position(&map, "maintenance", "Maintenance of this route alone.");
+    for later in ["auth", "access"] {
         map.later(later);
     }
     let action = match (to, upstream, only) {
@@ -318,6 +323,8 @@ fn route(map: Map<'_, '_>, place: usize, defaults: &RouteDefaults, only: Option<
         retry,
         rate_limits,
         body_max,
+        flag,
+        maintenance,
         request_headers,
         response_headers,
     })

@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::core::switch::Position;
 use crate::core::units::{Address, Rate, Ratio};
 
 mod listener;
 mod readiness;
 mod reliability;
+mod switches;
 
 pub use self::listener::{
     CertificateFiles, ClientAuth, Direction, HttpsRedirect, Listener, ProxyProtocol, ServerTls, TlsVersion,
 };
 pub use self::readiness::{Dependency, DependencyKind, Free};
 pub use self::reliability::{CircuitBreaker, Hold, Retry, RetryBudget, RetryConditions, SlowCall};
+pub use self::switches::{Flag, Maintenance};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +48,8 @@ pub struct Settings {
     /// Where the last good plans and the journal are kept; `None` keeps them in memory only.
     pub state_directory: Option<PathBuf>,
     pub drain: Drain,
+    pub maintenance: Maintenance,
+    pub flags: Vec<Flag>,
     /// `None` is auto: the processors this process may use.
     pub workers: Option<usize>,
 }
@@ -202,6 +207,9 @@ pub struct Route {
     /// Names of entries in `rate_limits`.
     pub rate_limits: Vec<String>,
     pub body_max: Option<u64>,
+    /// It answers only while this flag is on.
+    pub flag: Option<String>,
+    pub maintenance: Position,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
 }

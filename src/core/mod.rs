@@ -14,6 +14,7 @@ pub mod dependency;
 pub mod forwarded;
 pub mod redact;
 pub mod request_id;
+pub mod switch;
 pub mod trace;
 pub mod websocket;
 

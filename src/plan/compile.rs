@@ -9,12 +9,15 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::dependency;
 use super::headers::{self, NotAHeader};
+use super::switches;
 use super::{
     Action, Balance, CheckKind, ClientAuth, DrainPlan, EndpointPlan, HealthCheck, HttpsRedirect, LimitPlan,
-    ListenerPlan, Plan, ProxyProtocol, Rewrite, RoutePlan, Template, TlsPlan, TracePlan, UpstreamPlan,
+    ListenerPlan, MaintenancePlan, Plan, ProxyProtocol, Rewrite, RoutePlan, RouteSwitches, SwitchPlan, Template,
+    TlsPlan, TracePlan, UpstreamPlan,
 };
 use crate::config::settings as wanted;
 use crate::core::route::{Router, Rule};
+use crate::core::switch::Position;
 use crate::core::units::Address;
 use crate::core::{balance, eject, health, hold};
 use crate::state::clock;
@@ -37,8 +40,15 @@ pub fn compile(
     states: &States,
     telemetry: &Telemetry,
 ) -> Result<Plan, Vec<PlanProblem>> {
-    let mut compiler =
-        Compiler { settings, states, telemetry, problems: Vec::new(), upstreams: Vec::new(), limits: Vec::new() };
+    let mut compiler = Compiler {
+        settings,
+        states,
+        telemetry,
+        problems: Vec::new(),
+        upstreams: Vec::new(),
+        limits: Vec::new(),
+        switches: switches::of_file(settings, states),
+    };
     compiler.limits = settings.rate_limits.iter().filter_map(|limit| policies::limit(states, limit)).collect();
     for upstream in &settings.upstreams {
         let compiled = compiler.upstream(upstream);
@@ -64,6 +74,12 @@ pub fn compile(
         upstreams: compiler.upstreams,
         limits: compiler.limits,
         dependencies,
+        switches: compiler.switches,
+        maintenance: MaintenancePlan {
+            message: settings.maintenance.message.as_deref().map(Into::into),
+            allow: settings.maintenance.allow.clone(),
+            retry_after: settings.maintenance.retry_after,
+        },
         trusted: settings.trusted_proxies.clone(),
         traces: TracePlan { sample: settings.traces.sample.0, b3: settings.traces.propagate_b3 },
         health_on_listener: settings.health_on_listener,
@@ -78,6 +94,7 @@ struct Compiler<'a> {
     problems: Vec<PlanProblem>,
     upstreams: Vec<Arc<UpstreamPlan>>,
     limits: Vec<Arc<LimitPlan>>,
+    switches: Vec<Arc<SwitchPlan>>,
 }
 
 impl Compiler<'_> {
@@ -205,9 +222,21 @@ impl Compiler<'_> {
             limits_policy: headers::limits_policy(&limits),
             limits,
             body_max: route.body_max,
+            switches: self.route_switches(route, outbound),
             request_edits,
             response,
         }))
+    }
+
+    fn route_switches(&mut self, route: &wanted::Route, outbound: bool) -> RouteSwitches {
+        let own = SwitchPlan::new(self.states, switches::ROUTE, &route.name, route.maintenance);
+        self.switches.push(own.clone());
+        let named = |kind, name: &str| self.switches.iter().find(|one| one.kind == kind && &*one.name == name).cloned();
+        RouteSwitches {
+            service: if outbound { None } else { named(switches::SERVICE, "") },
+            flag: route.flag.as_deref().and_then(|flag| named(switches::FLAG, flag)),
+            route: own,
+        }
     }
 
     fn listener(&mut self, listener: &wanted::Listener, shared: &[Arc<RoutePlan>]) -> Option<ListenerPlan> {
@@ -262,6 +291,8 @@ impl Compiler<'_> {
             retry: self.settings.defaults.retry.clone(),
             rate_limits: Vec::new(),
             body_max: None,
+            flag: None,
+            maintenance: Position::Open,
             request_headers: wanted::HeaderEdits::default(),
             response_headers: wanted::HeaderEdits::default(),
         };

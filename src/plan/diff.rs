@@ -27,6 +27,8 @@ pub fn diff(old: &Settings, new: &Settings) -> Vec<Change> {
     named(&mut changes, "rate_limits", &old.rate_limits, &new.rate_limits, |limit| &limit.name);
     named(&mut changes, "routes", &old.routes, &new.routes, |route: &Route| &route.name);
     order(&mut changes, &old.routes, &new.routes);
+    named(&mut changes, "flags", &old.flags, &new.flags, |flag| &flag.name);
+    fixed(&mut changes, "maintenance", &old.maintenance, &new.maintenance, false);
     fixed(&mut changes, "security_headers", &old.security_headers, &new.security_headers, false);
     named(&mut changes, "readiness.checks", &old.dependencies, &new.dependencies, |one| &one.name);
     fixed(&mut changes, "health", &old.health_on_listener, &new.health_on_listener, false);

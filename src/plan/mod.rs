@@ -6,6 +6,7 @@ mod dependency;
 pub mod diff;
 mod headers;
 mod redirect;
+mod switches;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use crate::upstream::EndpointSpec;
 use crate::upstream::dependency::Dependency;
 
 pub use redirect::Template;
+pub use switches::{MaintenancePlan, RouteSwitches, SwitchPlan};
 
 /// The configuration in force.
 pub struct Plan {
@@ -46,6 +48,9 @@ pub struct Plan {
     pub drain: DrainPlan,
     /// What the app needs beside us.
     pub dependencies: Vec<DependencyPlan>,
+    /// Every switch: the service's, the routes' and the flags.
+    pub switches: Vec<Arc<SwitchPlan>>,
+    pub maintenance: MaintenancePlan,
 }
 
 impl Plan {
@@ -148,6 +153,7 @@ pub struct RoutePlan {
     /// The `RateLimit-Policy` of this route, when it has limits.
     pub limits_policy: Option<HeaderValue>,
     pub body_max: Option<u64>,
+    pub switches: RouteSwitches,
     pub request_edits: Vec<HeaderEdit>,
     pub response: ResponseHeaders,
 }

@@ -8,7 +8,7 @@ use super::body::{self, Body};
 use super::exchange::Exchange;
 use super::refusal::Refusal;
 use super::upload::ClientBody;
-use super::{Peer, Proxy, admit, arrive, attempt, hold, identify, rates, readiness, redirect, respond};
+use super::{Peer, Proxy, admit, arrive, attempt, hold, identify, rates, readiness, redirect, respond, switches};
 use crate::core::path::{self, PathProblem};
 use crate::core::{forwarded, framing};
 use crate::plan::Action;
@@ -66,6 +66,8 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
     let route = chosen.route.clone();
     exchange.route = Some(route.clone());
     exchange.deadline = admit::deadline(exchange.started, &route.timeouts, req.headers());
+
+    switches::check(exchange, &route, req.method())?;
 
     // redirect
     let (upstream, rewrite) = match &route.action {

@@ -18,8 +18,9 @@ pub mod readiness;
 pub mod redirect;
 pub mod refusal;
 pub mod respond;
+mod switches;
 mod timers;
-pub mod upgrade;
+mod upgrade;
 pub mod upload;
 mod verdict;
 

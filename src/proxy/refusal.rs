@@ -2,19 +2,20 @@
 //! The one place that makes a response; a new reason does not compile until it has all of them, and
 //! `docs/refusals.md` must name it.
 
+mod form;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use super::body::Body;
-use super::exchange::{Exchange, Form};
+use super::exchange::Exchange;
 use crate::core::framing::Ambiguity;
 use crate::telemetry::Fate;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Why the app's answer is not given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,20 @@ pub enum Refusal {
     UpgradeFailed,
     /// A listener that the plan no longer has.
     ListenerGone,
+    /// Somebody works on the service or route.
+    Maintenance {
+        retry_after: Duration,
+        message: Option<Arc<str>>,
+    },
+    /// The method may change something, and nothing may change now.
+    ReadOnly {
+        retry_after: Duration,
+        message: Option<Arc<str>>,
+    },
+    /// The route's flag is off.
+    RouteDisabled {
+        retry_after: Duration,
+    },
 }
 
 /// What there is to say of a reason.
@@ -116,13 +131,20 @@ impl Refusal {
             Refusal::ResponseMalformed => RESPONSE_MALFORMED,
             Refusal::UpgradeFailed => UPGRADE_FAILED,
             Refusal::ListenerGone => LISTENER_GONE,
+            Refusal::Maintenance { .. } => MAINTENANCE,
+            Refusal::ReadOnly { .. } => READ_ONLY,
+            Refusal::RouteDisabled { .. } => ROUTE_DISABLED,
         }
     }
 
     /// How long a client should wait before it tries again; `None` where waiting does not help.
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Refusal::RateLimited { retry_after } | Refusal::BreakerOpen { retry_after } => Some(*retry_after),
+            Refusal::RateLimited { retry_after }
+            | Refusal::BreakerOpen { retry_after }
+            | Refusal::Maintenance { retry_after, .. }
+            | Refusal::ReadOnly { retry_after, .. }
+            | Refusal::RouteDisabled { retry_after } => Some(*retry_after),
             Refusal::ConcurrencyLimit
             | Refusal::UploadLimit
             | Refusal::ConnectRefused
@@ -146,6 +168,12 @@ impl Refusal {
         }
     }
 
+    /// What the operator has to say of it.
+    fn message(&self) -> Option<&str> {
+        let (Refusal::Maintenance { message, .. } | Refusal::ReadOnly { message, .. }) = self else { return None };
+        message.as_deref()
+    }
+
     /// The framing of what follows on the connection is not known any more.
     fn ends_connection(&self) -> bool {
         matches!(
@@ -158,11 +186,7 @@ impl Refusal {
     pub fn answer(self, exchange: &mut Exchange) -> Response<Body> {
         let entry = self.entry();
         exchange.refused(entry.fate, entry.label);
-        let mut response = match exchange.form() {
-            Form::Grpc => grpc(&entry),
-            Form::Html => page(&entry, exchange.request_id()),
-            Form::Json => problem(&entry, exchange.request_id()),
-        };
+        let mut response = form::answer(&entry, self.message(), self.retry_after(), exchange);
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Ok(value) = HeaderValue::from_str(&format!("outrigger; error={}", entry.proxy_error)) {
@@ -190,49 +214,6 @@ const fn timeout(label: &'static str, title: &'static str) -> Entry {
 /// Rounded up: a client that waits this long is not early.
 pub fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
-}
-
-fn problem(entry: &Entry, request_id: &str) -> Response<Body> {
-    // Labels and titles are our own words and a request id is well-formed, so nothing here needs escaping.
-    let body = format!(
-        "{{\"type\":\"about:blank\",\"title\":\"{}\",\"status\":{},\"reason\":\"{}\",\"request_id\":\"{request_id}\"}}\n",
-        entry.title,
-        entry.status.as_u16(),
-        entry.label,
-    );
-    with_body(entry.status, "application/problem+json", body)
-}
-
-fn page(entry: &Entry, request_id: &str) -> Response<Body> {
-    let status = entry.status;
-    let body = format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\"><title>{status}</title>\
-         <body style=\"font:16px/1.5 system-ui,sans-serif;max-width:36em;margin:15vh auto;padding:0 1em\">\
-         <h1 style=\"font-size:1.4em\">{}</h1><p>{status}, reason <code>{}</code></p>\
-         <p style=\"color:#666\">Request <code>{request_id}</code></p></body></html>\n",
-        entry.title, entry.label,
-    );
-    with_body(status, "text/html; charset=utf-8", body)
-}
-
-/// gRPC's own errors are HTTP 200 with the status in the header block ("Trailers-Only", gRPC over HTTP/2).
-fn grpc(entry: &Entry) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(entry.grpc)));
-    if let Ok(message) = HeaderValue::from_str(&format!("{} ({})", entry.title, entry.label)) {
-        headers.insert(GRPC_MESSAGE, message);
-    }
-    response
-}
-
-fn with_body(status: StatusCode, kind: &'static str, body: String) -> Response<Body> {
-    let mut response = Response::new(Body::full(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
 }
 
 const REQUEST_BROKEN: Entry = entry(
@@ -367,6 +348,30 @@ const UPGRADE_FAILED: Entry = entry(
     "http_upgrade_failed",
     Fate::AppError,
     13,
+);
+const MAINTENANCE: Entry = entry(
+    "maintenance",
+    StatusCode::SERVICE_UNAVAILABLE,
+    "The service is being worked on.",
+    "http_request_denied",
+    Fate::Refused,
+    14,
+);
+const READ_ONLY: Entry = entry(
+    "read_only",
+    StatusCode::SERVICE_UNAVAILABLE,
+    "The service can be read, but nothing can be changed for now.",
+    "http_request_denied",
+    Fate::Refused,
+    14,
+);
+const ROUTE_DISABLED: Entry = entry(
+    "route_disabled",
+    StatusCode::SERVICE_UNAVAILABLE,
+    "This part of the service is switched off.",
+    "http_request_denied",
+    Fate::Refused,
+    14,
 );
 const LISTENER_GONE: Entry = entry(
     "listener_gone",

@@ -10,3 +10,4 @@ pub mod journal;
 pub mod lifecycle;
 pub mod limit;
 pub mod states;
+pub mod switch;

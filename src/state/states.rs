@@ -12,6 +12,7 @@ use super::endpoint::{EndpointState, UpstreamState};
 use super::journal::{Journal, lock};
 use super::lifecycle::Lifecycle;
 use super::limit::LimitState;
+use super::switch::SwitchState;
 
 /// Weak references by identity.
 struct Registry<K, V>(Mutex<HashMap<K, Weak<V>>>);
@@ -43,6 +44,7 @@ pub struct States {
     limits: Registry<String, LimitState>,
     dependencies: Registry<String, DependencyState>,
     budgets: Registry<(String, String), BudgetState>,
+    switches: Registry<(&'static str, String), SwitchState>,
     slots: Slots,
     pub lifecycle: Lifecycle,
     pub journal: Journal,
@@ -72,6 +74,11 @@ impl States {
     /// The retry budget of an upstream; `route` names the one that has its own, and is empty for the shared one.
     pub fn budget(&self, upstream: &str, route: &str) -> Arc<BudgetState> {
         self.budgets.adopt((upstream.to_owned(), route.to_owned()), BudgetState::default)
+    }
+
+    /// The switch of the service (no name), of a route, or a flag.
+    pub fn switch(&self, kind: &'static str, name: &str) -> Arc<SwitchState> {
+        self.switches.adopt((kind, name.to_owned()), SwitchState::default)
     }
 
     /// The number under which each worker keeps its pool for what `identity` describes.

@@ -8,3 +8,4 @@ mod support;
 mod breakers;
 mod hold;
 mod retries;
+mod switches;

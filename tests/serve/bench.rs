@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use outrigger::config::settings::{self as wanted, Settings};
 use outrigger::core::drain::Params;
+use outrigger::core::switch::Position;
 use outrigger::core::units::{Address, Rate, Ratio};
 use outrigger::plan::compile::compile;
 use outrigger::proxy::Shared;
@@ -69,6 +70,8 @@ fn route(name: &str, path: &str, body_max: Option<u64>) -> wanted::Route {
         retry: defaults().retry,
         rate_limits: Vec::new(),
         body_max,
+        flag: None,
+        maintenance: Position::Open,
         request_headers: wanted::HeaderEdits::default(),
         response_headers: wanted::HeaderEdits::default(),
     }
@@ -168,6 +171,13 @@ fn settings(options: &Options, app: u16) -> Settings {
         },
         dependencies: Vec::new(),
         health_on_listener: false,
+        maintenance: wanted::Maintenance {
+            mode: Position::Open,
+            message: None,
+            allow: Vec::new(),
+            retry_after: Duration::from_secs(60),
+        },
+        flags: Vec::new(),
         access_log: wanted::AccessLog {
             to: wanted::LogTarget::Off,
             format: wanted::LogFormat::Json,
