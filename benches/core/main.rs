@@ -9,6 +9,8 @@
 #![allow(clippy::disallowed_methods)]
 
 mod cases;
+#[path = "../ports.rs"]
+mod ports;
 mod request;
 
 use std::collections::BTreeMap;

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use super::ports::free_port;
+
 const REQUESTS: [u64; 2] = [1_000, 4_000];
 const REQUEST: &[u8] = b"GET /1k HTTP/1.1\r\nHost: bench.example\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n";
 const BODY: usize = 1024;
@@ -54,7 +56,7 @@ impl Through {
             .stderr(std::fs::File::create(folder.path().join("said")).expect("a file"))
             .spawn()
             .expect("valgrind starts");
-        let asked = ask(port, requests);
+        let asked = ask(&mut child, port, requests);
         stop(&mut child);
         let said = std::fs::read_to_string(folder.path().join("said")).unwrap_or_default();
         if asked.is_none() {
@@ -74,7 +76,7 @@ impl Through {
             }
             Through::Defaults => log,
             Through::Policies => format!(
-                "{log}security_headers: {{ preset: strict, hsts: {{ max_age: auto }} }}\n\
+                "{log}security_headers: {{ preset: strict }}\n\
                  rate_limits: {{ per-client: {{ rate: 1000000/s, burst: 1000000 }} }}\n\
                  routes: [{{ name: all, match: {{ path: \"/*\" }}, upstream: app, rate_limits: [per-client] }}]\n"
             ),
@@ -114,8 +116,8 @@ fn file(folder: &Path, text: &str) -> String {
     file.display().to_string()
 }
 
-fn ask(port: u16, requests: u64) -> Option<()> {
-    let mut stream = connect(port)?;
+fn ask(child: &mut Child, port: u16, requests: u64) -> Option<()> {
+    let mut stream = connect(child, port)?;
     let mut buffer = vec![0; 8192];
     for _ in 0..requests {
         stream.write_all(REQUEST).ok()?;
@@ -135,9 +137,9 @@ fn ask(port: u16, requests: u64) -> Option<()> {
     Some(())
 }
 
-fn connect(port: u16) -> Option<TcpStream> {
+fn connect(child: &mut Child, port: u16) -> Option<TcpStream> {
     let until = Instant::now() + SOON;
-    while Instant::now() < until {
+    while Instant::now() < until && matches!(child.try_wait(), Ok(None)) {
         if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) {
             stream.set_read_timeout(Some(SOON)).ok()?;
             return Some(stream);
@@ -180,8 +182,4 @@ fn answer_all(mut stream: TcpStream, answer: &[u8]) {
             }
         }
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }

@@ -15,7 +15,7 @@ use rustls::pki_types::CertificateDer;
 use tokio_rustls::TlsConnector;
 
 use super::client;
-use super::peers::free_port;
+use super::ports::free_port;
 
 pub use self::envoy::envoy;
 pub use self::haproxy::haproxy;

@@ -21,6 +21,8 @@ mod files;
 mod generator;
 mod h2load;
 mod peers;
+#[path = "../ports.rs"]
+mod ports;
 mod process;
 mod report;
 mod scenario;

@@ -1,10 +1,9 @@
 //! The proxies under test: started with a configuration of their own on free ports, on one processor.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use super::client::Target;
@@ -205,16 +204,4 @@ fn answers(port: u16) -> bool {
     let asked = stream.write_all(b"GET /1k HTTP/1.1\r\nHost: bench.example\r\nConnection: close\r\n\r\n");
     let mut answer = [0; 12];
     asked.is_ok() && stream.read_exact(&mut answer).is_ok() && answer.starts_with(b"HTTP/1.1 200")
-}
-
-/// Below the ports that outgoing connections get, so that none of them takes it before the proxy does.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = (std::process::id() % 20_000) as u16;
-    loop {
-        let port = 10_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
