@@ -32,18 +32,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let wanted = std::env::var("BENCH_CASES").ok();
-    let mut counted: Vec<(String, f64)> = Vec::new();
-    for name in cases::NAMES {
-        if wanted.as_ref().is_none_or(|part| name.contains(part.as_str())) {
-            counted.push((name.to_owned(), instructions_each(name)));
-        }
-    }
-    for through in request::ALL {
-        let name = through.name();
-        if wanted.as_ref().is_none_or(|part| name.contains(part.as_str())) {
-            counted.extend(through.instructions_each().map(|count| (name.to_owned(), count)));
-        }
-    }
+    let is_wanted = |name: &str| wanted.as_ref().is_none_or(|part| name.contains(part.as_str()));
+    let names = cases::NAMES.into_iter().filter(|name| is_wanted(name));
+    let mut counted: Vec<(String, f64)> = names.map(|name| (name.to_owned(), instructions_each(name))).collect();
+    counted.extend(request::counted(&is_wanted));
     judge(&counted, wanted.is_none())
 }
 

@@ -1,5 +1,6 @@
-//! A whole request through the program itself, in instructions outside the kernel: HTTP/1.1 keep-alive, 1 KB, one
-//! after the other on one connection.
+//! A whole request through the program itself, in instructions outside the kernel: HTTP/1.1 keep-alive, 1 KB. Counted
+//! twice: on many connections at a time, as under load, where one wake-up of the worker serves several requests; and
+//! alone, one after the other on one connection, where every step is a wake-up.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::ports::free_port;
 
-const REQUESTS: [u64; 2] = [1_000, 4_000];
+const REQUESTS: [u64; 2] = [1_024, 5_120];
+const CONNECTIONS: [u64; 2] = [64, 1];
 const REQUEST: &[u8] = b"GET /1k HTTP/1.1\r\nHost: bench.example\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n";
 const BODY: usize = 1024;
 /// Under valgrind everything is slow.
@@ -24,26 +26,40 @@ pub enum Through {
     Nginx,
 }
 
-pub const ALL: [Through; 4] = [Through::Bare, Through::Defaults, Through::Policies, Through::Nginx];
+const ALL: [Through; 4] = [Through::Bare, Through::Defaults, Through::Policies, Through::Nginx];
+
+/// Each that is wanted and can be counted. What is not there or does not run under valgrind is left out.
+pub fn counted(wanted: &dyn Fn(&str) -> bool) -> Vec<(String, f64)> {
+    let mut counted = Vec::new();
+    for connections in CONNECTIONS {
+        for through in ALL {
+            let how = if connections == 1 { "request alone" } else { "request" };
+            let name = format!("{how}, {}", through.name());
+            if wanted(&name) {
+                counted.extend(instructions_each(through, connections).map(|count| (name, count)));
+            }
+        }
+    }
+    counted
+}
+
+fn instructions_each(through: Through, connections: u64) -> Option<f64> {
+    let app = app();
+    let [few, many] = REQUESTS.map(|requests| through.run(app, connections, requests));
+    Some((many? - few?) / (REQUESTS[1] - REQUESTS[0]) as f64)
+}
 
 impl Through {
-    pub fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
-            Through::Bare => "request, bare",
-            Through::Defaults => "request, defaults and access log",
-            Through::Policies => "request, all policies",
-            Through::Nginx => "request through nginx, bare",
+            Through::Bare => "bare",
+            Through::Defaults => "defaults and access log",
+            Through::Policies => "all policies",
+            Through::Nginx => "nginx, bare",
         }
     }
 
-    /// None where the program is not there or does not run under valgrind.
-    pub fn instructions_each(self) -> Option<f64> {
-        let app = app();
-        let [few, many] = REQUESTS.map(|requests| self.run(app, requests));
-        Some((many? - few?) / (REQUESTS[1] - REQUESTS[0]) as f64)
-    }
-
-    fn run(self, app: u16, requests: u64) -> Option<f64> {
+    fn run(self, app: u16, connections: u64, requests: u64) -> Option<f64> {
         let folder = tempfile::tempdir().expect("a scratch directory");
         let port = free_port();
         let command = match self {
@@ -56,7 +72,7 @@ impl Through {
             .stderr(std::fs::File::create(folder.path().join("said")).expect("a file"))
             .spawn()
             .expect("valgrind starts");
-        let asked = ask(&mut child, port, requests);
+        let asked = ask(&mut child, port, connections, requests);
         stop(&mut child);
         let said = std::fs::read_to_string(folder.path().join("said")).unwrap_or_default();
         if asked.is_none() {
@@ -82,7 +98,7 @@ impl Through {
             ),
         };
         let text = format!(
-            "upstreams: {{ app: {{ endpoints: [\"http://127.0.0.1:{app}\"] }} }}\nworkers: 1\n\
+            "upstreams: {{ app: {{ endpoints: [\"http://127.0.0.1:{app}\"], pool: {{ idle_max: 128 }} }} }}\nworkers: 1\n\
              drain: {{ delay: 0s, timeout: 1s }}\n\
              listeners: [{{ name: web, address: \"127.0.0.1:{port}\" }}]\n\
              ops: {{ address: \"127.0.0.1:{ops}\" }}\nadmin: {{ address: \"127.0.0.1:{admin}\" }}\n{rest}"
@@ -104,7 +120,7 @@ fn nginx(folder: &Path, app: u16, port: u16) -> Option<Vec<String>> {
          http {{ keepalive_requests 100000; access_log off; client_body_temp_path {folder_named}/b; proxy_temp_path {folder_named}/p;\n\
          fastcgi_temp_path {folder_named}/f; uwsgi_temp_path {folder_named}/u; scgi_temp_path {folder_named}/s;\n\
          proxy_set_header Connection \"\"; proxy_set_header Host $host; proxy_http_version 1.1;\n\
-         upstream app {{ server 127.0.0.1:{app}; keepalive 16; keepalive_requests 100000; }}\n\
+         upstream app {{ server 127.0.0.1:{app}; keepalive 128; keepalive_requests 100000; }}\n\
          server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://app; }} }} }}\n"
     );
     Some(vec![program, "-c".to_owned(), file(folder, &text), "-p".to_owned(), folder_named.to_string()])
@@ -116,25 +132,34 @@ fn file(folder: &Path, text: &str) -> String {
     file.display().to_string()
 }
 
-fn ask(child: &mut Child, port: u16, requests: u64) -> Option<()> {
-    let mut stream = connect(child, port)?;
-    let mut buffer = vec![0; 8192];
-    for _ in 0..requests {
-        stream.write_all(REQUEST).ok()?;
-        let mut filled = 0;
-        loop {
-            let read = stream.read(&mut buffer[filled..]).ok().filter(|read| *read > 0)?;
-            filled += read;
-            let head = buffer[..filled].windows(4).position(|window| window == b"\r\n\r\n");
-            if head.is_some_and(|head| filled >= head + 4 + BODY) {
-                break;
-            }
+/// In waves: one request on each connection, then all the answers.
+fn ask(child: &mut Child, port: u16, connections: u64, requests: u64) -> Option<()> {
+    let mut streams = Vec::new();
+    for _ in 0..connections {
+        streams.push(connect(child, port)?);
+    }
+    for _ in 0..requests / connections {
+        for stream in &mut streams {
+            stream.write_all(REQUEST).ok()?;
         }
-        if !buffer.starts_with(b"HTTP/1.1 200") {
-            return None;
+        for stream in &mut streams {
+            answered(stream)?;
         }
     }
     Some(())
+}
+
+/// None unless the whole answer comes, and is good.
+fn answered(stream: &mut TcpStream) -> Option<()> {
+    let mut buffer = [0; 8192];
+    let mut filled = 0;
+    loop {
+        filled += stream.read(&mut buffer[filled..]).ok().filter(|read| *read > 0)?;
+        let head = buffer[..filled].windows(4).position(|window| window == b"\r\n\r\n");
+        if head.is_some_and(|head| filled >= head + 4 + BODY) {
+            return buffer.starts_with(b"HTTP/1.1 200").then_some(());
+        }
+    }
 }
 
 fn connect(child: &mut Child, port: u16) -> Option<TcpStream> {

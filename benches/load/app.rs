@@ -13,6 +13,11 @@ use super::websocket;
 
 const SIZES: [(&str, usize); 3] = [("/1k", 1024), ("/64k", 64 * 1024), ("/10m", 10 * 1024 * 1024)];
 
+/// Bytes of the body that the path is answered with.
+pub fn size(path: &str) -> usize {
+    SIZES.iter().find(|(name, _)| *name == path).unwrap_or(&SIZES[0]).1
+}
+
 /// Serves on a thread of its own until the process ends; its port.
 pub fn start() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -122,6 +122,9 @@ async fn streams(target: Target, scenario: Scenario, until: Instant, total: Rc<R
     }
 }
 
+/// What takes longer counts as this long.
+const LATENCY_MAX_US: u64 = 60_000_000;
+
 pub struct Open {
     /// Microseconds.
     pub latency: Histogram<u64>,
@@ -141,7 +144,7 @@ impl Open {
 
 /// `rate` requests a second, whatever the answers do, each on the first connection that is free.
 pub async fn at_rate(load: &Load<'_>, rate: u64) -> Open {
-    let latency = Histogram::new(3).expect("three digits are valid");
+    let latency = Histogram::new_with_bounds(1, LATENCY_MAX_US, 3).expect("valid bounds");
     let measured = Rc::new(RefCell::new(Open { latency, requests: 0, errors: 0 }));
     let every = Duration::from_secs_f64(1.0 / rate as f64);
     let total = (load.duration.as_secs_f64() * rate as f64) as u32;

@@ -1,5 +1,6 @@
-//! HTTP/2 load by nghttp2's `h2load`, where it is installed: it spends less of the clients' processor on a request than
-//! our own client does, so the proxy is the one that is saturated.
+//! Load by nghttp2's `h2load`, where it is installed: it spends less of the clients' processor on a request than our own
+//! client does, so the proxy is the one that is saturated. It keeps its connections and sends no bodies; what needs
+//! either is left to our own.
 
 use std::process::{Command, Stdio};
 
@@ -11,8 +12,12 @@ pub fn is_installed() -> bool {
     asked.is_ok_and(|status| status.success())
 }
 
+pub fn can(scenario: &Scenario) -> bool {
+    !scenario.new_connection && scenario.upload == 0 && scenario.wire != Wire::WebSocket
+}
+
 /// None when it cannot say how many requests went well.
-pub fn saturate(load: &Load<'_>, body: u64) -> Option<Closed> {
+pub fn saturate(load: &Load<'_>) -> Option<Closed> {
     let Scenario { connections, streams, path, wire, .. } = load.scenario;
     let scheme = match wire {
         Wire::Plain | Wire::H2c | Wire::WebSocket => "http",
@@ -21,6 +26,7 @@ pub fn saturate(load: &Load<'_>, body: u64) -> Option<Closed> {
     let out = Command::new("h2load")
         .args(["-c", &connections.to_string(), "-m", &streams.to_string(), "-t", "1"])
         .args(["-D", &load.duration.as_secs().max(1).to_string()])
+        .args((!load.scenario.is_http2()).then_some("--h1"))
         .arg(format!("{scheme}://127.0.0.1:{}{path}", load.target.port))
         .stdin(Stdio::null())
         .output()
@@ -34,5 +40,6 @@ pub fn saturate(load: &Load<'_>, body: u64) -> Option<Closed> {
     };
     let requests = count("succeeded")?;
     let errors = count("failed")? + count("errored")? + count("timeout")?;
-    Some(Closed { requests, errors, bytes: requests * body, took: load.duration })
+    let bytes = requests * super::app::size(path) as u64;
+    Some(Closed { requests, errors, bytes, took: load.duration })
 }

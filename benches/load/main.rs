@@ -191,7 +191,7 @@ fn hold(peer: &Peer, scenario: &Scenario, count: usize, runtime: &Runtime) -> He
 fn saturated(peer: &Peer, figures: &mut Figures, scenario: &Scenario, runtime: &Runtime, settings: &Settings) {
     let load = Load { target: peer.target(scenario), scenario, duration: settings.duration };
     let before = peer.cpu();
-    let by_h2load = if settings.h2load && scenario.is_http2() { h2load::saturate(&load, 1024) } else { None };
+    let by_h2load = if settings.h2load && h2load::can(scenario) { h2load::saturate(&load) } else { None };
     let closed = by_h2load.unwrap_or_else(|| runtime.block_on(generator::saturate(&load)));
     let used = peer.cpu().since(before);
     let per_request = |time: Duration| time.as_secs_f64() * 1e6 / closed.requests.max(1) as f64;
