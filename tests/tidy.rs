@@ -193,7 +193,7 @@ fn every_refusal_has_its_line_in_the_docs() {
     let mut labels: Vec<String> = Vec::new();
     let refusal = fs::read_to_string(root().join("src/proxy/refusal.rs")).unwrap();
     let squeezed: String = product(&refusal).split_whitespace().collect::<Vec<_>>().join(" ");
-    for call in ["entry(", "timeout("] {
+    for call in ["entry(", "timeout(", "busy("] {
         for (place, _) in squeezed.match_indices(call) {
             let after = squeezed[place + call.len()..].trim_start();
             if let Some(label) = after.strip_prefix('"').and_then(|rest| rest.split('"').next()) {

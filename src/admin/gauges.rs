@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::core::admission::Priority;
 use crate::core::breaker::{Forced, State};
 use crate::plan::{Action, BudgetPlan, EndpointPlan, Plan, UpstreamPlan};
 use crate::proxy::{Shared, readiness};
 use crate::state::breaker::BreakerState;
 use crate::state::clock;
+use crate::state::places::Standing;
 use crate::telemetry::PrometheusWriter;
 
 /// Appends the gauges to a scrape.
@@ -17,8 +19,10 @@ pub fn render(shared: &Shared, text: &mut String) {
     process(&mut out, shared, &plan);
     reloads(&mut out, shared, &plan);
     upstreams(&mut out, &plan);
+    places(&mut out, &plan);
     holds(&mut out, &plan);
     endpoints(&mut out, &plan);
+    stores(&mut out, &plan);
     dependencies(&mut out, &plan);
     breakers(&mut out, &plan);
     budgets(&mut out, &plan);
@@ -98,6 +102,36 @@ fn endpoints(out: &mut PrometheusWriter, plan: &Plan) {
             out.sample(ejected, &labels, f64::from(u8::from(endpoint.state.is_ejected())));
         }
     });
+}
+
+/// The places of each upstream: learned limit, queue, and who was turned away.
+fn places(out: &mut PrometheusWriter, plan: &Plan) {
+    let all: Vec<_> =
+        plan.upstreams.iter().map(|one| (&*one.name, one.state.places.standing(&one.admission))).collect();
+    let limit = "outrigger_concurrency_limit";
+    out.family(limit, "gauge", "The adaptive limit on requests that an app works on.");
+    for (name, standing) in &all {
+        if let Some(value) = standing.limit {
+            out.sample(limit, &[("upstream", name)], value as f64);
+        }
+    }
+    let mut family = |name, kind, help, value: &dyn Fn(&Standing) -> f64| {
+        out.family(name, kind, help);
+        all.iter().for_each(|(upstream, standing)| out.sample(name, &[("upstream", upstream)], value(standing)));
+    };
+    let help = "Requests that an app works on, without streams.";
+    family("outrigger_concurrency_working", "gauge", help, &|standing| standing.working as f64);
+    family("outrigger_queue_length", "gauge", "Requests that wait for a place.", &|standing| standing.waiting as f64);
+    family("outrigger_queue_waited_total", "counter", "Requests that have waited.", &|standing| standing.waited as f64);
+    let help = "Time that requests have waited, in all.";
+    family("outrigger_queue_wait_seconds_total", "counter", help, &|standing| standing.waited_total.as_secs_f64());
+    let refused = "outrigger_admission_refused_total";
+    out.family(refused, "counter", "Requests for which there was no place, by priority.");
+    for (name, standing) in &all {
+        for (priority, count) in Priority::ALL.iter().zip(standing.refused) {
+            out.sample(refused, &[("upstream", name), ("priority", priority.label())], count as f64);
+        }
+    }
 }
 
 /// The breakers of endpoints and of routes: one of the two labels is empty.
@@ -194,6 +228,28 @@ fn rate_limits(out: &mut PrometheusWriter, plan: &Plan) {
     out.family(shared, "counter", "Keys that shared another's bucket because the table was full.");
     for limit in &plan.limits {
         out.sample(shared, &[("limit", &limit.name)], limit.state.counts().shared as f64);
+    }
+}
+
+fn stores(out: &mut PrometheusWriter, plan: &Plan) {
+    if plan.stores.is_empty() {
+        return;
+    }
+    let up = "outrigger_store_up";
+    out.family(up, "gauge", "1 when all workers are connected to the store; absent until the first was.");
+    for store in &plan.stores {
+        if let Some(well) = store.state.known().well() {
+            out.sample(up, &[("store", &store.name)], f64::from(u8::from(well)));
+        }
+    }
+    let requests = "outrigger_store_requests_total";
+    out.family(requests, "counter", "Requests whose limits a store was to decide, by what it did.");
+    for store in &plan.stores {
+        let counts =
+            [("answered", &store.state.answered), ("failed", &store.state.failed), ("unasked", &store.state.unasked)];
+        for (result, count) in counts {
+            out.sample(requests, &[("store", &store.name), ("result", result)], count.load(Relaxed) as f64);
+        }
     }
 }
 

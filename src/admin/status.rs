@@ -7,7 +7,7 @@ use super::Board;
 use super::switches::{self, Switch};
 use crate::core::breaker::State;
 use crate::core::dependency::Effect;
-use crate::plan::{EndpointPlan, LimitPlan, Plan, UpstreamPlan};
+use crate::plan::{EndpointPlan, LimitPlan, Plan, StorePlan, UpstreamPlan};
 use crate::proxy::{Shared, readiness};
 use crate::state::clock;
 use crate::telemetry::{Quantiles, RouteSnapshot};
@@ -37,6 +37,7 @@ pub struct Status {
     pub routes: Vec<Route>,
     pub upstreams: Vec<Upstream>,
     pub rate_limits: Vec<RateLimit>,
+    pub stores: Vec<Store>,
     pub dependencies: Vec<Dependency>,
     /// Switches that are thrown or held by a command, and every flag.
     pub switches: Vec<Switch>,
@@ -145,6 +146,16 @@ pub struct Endpoint {
     pub in_flight: u64,
 }
 
+/// Where replicas count together.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Store {
+    pub name: String,
+    /// `None` until the first connection has been tried.
+    pub ok: Option<bool>,
+    pub words: String,
+}
+
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Dependency {
@@ -189,6 +200,7 @@ pub fn status(shared: &Shared, board: &Board) -> Status {
         ready: report.ready,
         stage: report.stage.to_owned(),
         waiting_for: waiting_for(&report),
+        stores: plan.stores.iter().map(|store| self::store(store)).collect(),
         dependencies: report.dependencies.into_iter().map(dependency).collect(),
         switches: switches::told(&plan),
         uptime_seconds: clock::now().saturating_duration_since(facts.started).as_secs(),
@@ -274,7 +286,15 @@ fn upstream(upstream: &UpstreamPlan) -> Upstream {
     Upstream {
         name: upstream.name.to_string(),
         in_flight: count(upstream.state.in_flight()),
-        in_flight_max: count(upstream.concurrency_max),
+        in_flight_max: count(
+            upstream
+                .state
+                .places
+                .standing(&upstream.admission)
+                .limit
+                .filter(|_| upstream.admission.enforced)
+                .map_or(upstream.concurrency_max, |limit| limit.min(upstream.concurrency_max)),
+        ),
         endpoints: upstream.endpoints.iter().map(|endpoint| self::endpoint(endpoint, upstream)).collect(),
         routes: if upstream.breaker.is_some() { route_breakers(upstream) } else { Vec::new() },
     }
@@ -328,6 +348,11 @@ fn endpoint(endpoint: &EndpointPlan, upstream: &UpstreamPlan) -> Endpoint {
         ejected: endpoint.state.is_ejected(),
         in_flight: u64::from(endpoint.state.in_flight.load(std::sync::atomic::Ordering::Relaxed)),
     }
+}
+
+fn store(store: &StorePlan) -> Store {
+    let known = store.state.known();
+    Store { name: store.name.to_string(), ok: known.well(), words: known.problem.unwrap_or_default() }
 }
 
 fn dependency(one: readiness::Dependency) -> Dependency {

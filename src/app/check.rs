@@ -13,7 +13,9 @@ use super::options;
 use super::verdict::Verdict;
 use crate::config::settings::Settings;
 use crate::config::{self, Loaded};
+use crate::plan::ListenerPlan;
 use crate::plan::compile::{PlanProblem, compile};
+use crate::serve::tls;
 use crate::state::states::States;
 use crate::telemetry::{Target, Telemetry};
 
@@ -56,7 +58,22 @@ fn compiled(loaded: &Loaded) -> Vec<PlanProblem> {
         Ok(telemetry) => telemetry,
         Err(error) => return vec![PlanProblem { path: error.path.to_owned(), words: error.words }],
     };
-    compile(&loaded.settings, &loaded.hash, &States::default(), &telemetry).err().unwrap_or_default()
+    match compile(&loaded.settings, &loaded.hash, &States::default(), &telemetry) {
+        Ok(plan) => plan.live_listeners().flat_map(|listener| certificates(loaded, listener)).collect(),
+        Err(problems) => problems,
+    }
+}
+
+/// Certificates and keys that cannot be used, or not together.
+fn certificates(loaded: &Loaded, listener: &ListenerPlan) -> Vec<PlanProblem> {
+    let tried = listener.tls.as_ref().map(|plan| tls::load(&listener.name, plan, None));
+    let place = loaded.settings.listeners.iter().position(|typed| *typed.name == *listener.name).unwrap_or_default();
+    let problem = |(part, words): (String, String)| {
+        let path = format!("listeners[{place}].tls.{part}");
+        let typed = loaded.origins.of(&path).or_else(|| loaded.origins.of(&format!("{path}.certificate")));
+        PlanProblem { path: typed.map_or_else(|| path.clone(), |at| format!("{at}: {path}")), words }
+    };
+    tried.and_then(Result::err).unwrap_or_default().into_iter().map(problem).collect()
 }
 
 fn refused(file: &Path, output: Output, texts: Vec<String>, values: Vec<Value>) -> Verdict {

@@ -14,7 +14,9 @@ use serde_json::json;
 use super::cli::{ExplainArgs, Output};
 use super::start::FILE_DEFAULT;
 use super::verdict::Verdict;
-use crate::config::settings::{HealthCheckKind, Listener, Mode, Route, RouteAction, RouteMatch, Settings, Upstream};
+use crate::config::settings::{
+    HealthCheckKind, Listener, Mode, RateLimit, Route, RouteAction, RouteMatch, Settings, Upstream,
+};
 use crate::config::{self, Loaded};
 use crate::core::path::normalise;
 use crate::core::retry::may_replay;
@@ -243,9 +245,12 @@ impl Rows {
                 _ => "h",
             };
             let mode = if limit.mode == Mode::Enforce { "" } else { ", not enforced" };
+            let together =
+                limit.shared.as_ref().map_or(String::new(), |shared| format!(", counted in {}", shared.store));
             let key: Vec<String> = limit.key.iter().map(ToString::to_string).collect();
             let key = key.join(" + ");
-            let value = format!("{}: {}/{per} per {key}, burst {}{mode}", limit.name, limit.rate.count, limit.burst);
+            let RateLimit { name, rate, burst, .. } = limit;
+            let value = format!("{name}: {}/{per} per {key}, burst {burst}{mode}{together}", rate.count);
             self.plain("limits", "rate", value, limits_path.clone());
         }
         if let Some(route) = route {
@@ -253,7 +258,13 @@ impl Rows {
             self.plain("limits", "request body", body, body_path);
         }
         let path = format!("upstreams.{}.concurrency.max", upstream.name);
-        self.plain("limits", "in flight", format!("{} requests to {}", upstream.concurrency_max, upstream.name), path);
+        let adaptive = match upstream.adaptive.mode {
+            Mode::Enforce => format!(", a learned limit of {} to {}", upstream.adaptive.min, upstream.adaptive.max),
+            Mode::Shadow => ", a learned limit that is only shown".to_owned(),
+            Mode::Off => String::new(),
+        };
+        let value = format!("{} requests to {}{adaptive}", upstream.concurrency_max, upstream.name);
+        self.plain("limits", "in flight", value, path);
     }
 
     fn upstream(&mut self, upstream: &Upstream) {

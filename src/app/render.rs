@@ -63,6 +63,7 @@ pub fn status(value: &Value) -> String {
     routes(&mut out, &status.routes);
     upstreams(&mut out, &status.upstreams);
     policies::rate_limits(&mut out, &status.rate_limits);
+    policies::stores(&mut out, &status.stores);
     policies::dependencies(&mut out, &status.dependencies);
     policies::switches(&mut out, &status.switches);
     for certificate in &status.certificates {

@@ -1,10 +1,10 @@
 //! What contradicts itself although every key alone is right.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::reader::Context;
-use super::settings::{ClientAuth, Direction, Retry, Route, RouteAction, Settings, Timeouts};
+use super::settings::{ClientAuth, Direction, Retry, Route, RouteAction, RouteMatch, Settings, Timeouts};
 use super::words::similar;
 use crate::core::route::{Router, Rule};
 use crate::core::units::Address;
@@ -16,6 +16,7 @@ pub fn check(settings: &Settings, context: &Context<'_>, grace: Option<Duration>
     checker.names("listeners", settings.listeners.iter().map(|listener| &listener.name));
     checker.names("routes", settings.routes.iter().map(|route| &route.name));
     checker.listeners();
+    checker.stores();
     checker.addresses();
     checker.files();
     for (place, route) in settings.routes.iter().enumerate() {
@@ -71,7 +72,8 @@ impl Checker<'_, '_> {
 
     fn upstream_named(&self, path: &str, name: &str) {
         let known: Vec<&str> = self.settings.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
-        if !known.is_empty() {
+        // One that is missing is told where it should have been typed.
+        if !known.is_empty() && !name.is_empty() {
             self.named(path, "upstream", name, &known);
         }
     }
@@ -202,7 +204,30 @@ impl Checker<'_, '_> {
         if let Some(flag) = &route.flag {
             self.named(&format!("{path}.flag"), "flag", flag, &flags);
         }
+        self.one_store(&path, route);
         self.times(&path, &route.timeouts, &route.retry);
+    }
+
+    /// A request asks its store once.
+    fn one_store(&self, path: &str, route: &Route) {
+        let limit = |name: &String| self.settings.rate_limits.iter().find(|limit| limit.name == *name);
+        let stores = route.rate_limits.iter().filter_map(limit).filter_map(|limit| limit.shared.as_ref());
+        let mut stores = stores.map(|shared| &shared.store);
+        let first = stores.next();
+        if let Some(other) = stores.find(|store| Some(*store) != first) {
+            let hint = Some("one request waits for one store; give these limits the same one".to_owned());
+            let found = format!("limits in {} and in {other}", first.map_or("", String::as_str));
+            self.problem(&format!("{path}.rate_limits"), found, "limits that share one store", hint);
+        }
+    }
+
+    fn stores(&self) {
+        let known: Vec<&str> = self.settings.stores.iter().map(|store| store.name.as_str()).collect();
+        for limit in &self.settings.rate_limits {
+            if let Some(shared) = &limit.shared {
+                self.named(&format!("rate_limits.{}.store", limit.name), "store", &shared.store, &known);
+            }
+        }
     }
 
     fn parameters(&self, at: &str, target: &str, path: &str) {
@@ -259,8 +284,14 @@ impl Checker<'_, '_> {
                 self.problem(&format!("routes[{place}].match.path"), found, &problem.to_string(), None);
             }
         }
+        let mut seen: HashMap<&RouteMatch, &Route> = HashMap::new();
+        let told: Vec<String> = self.context.problems.borrow().iter().map(|problem| problem.path.clone()).collect();
         for (place, route) in self.settings.routes.iter().enumerate() {
-            if let Some(first) = self.settings.routes[..place].iter().find(|first| first.matches == route.matches) {
+            // A match with a problem of its own is not the one that was meant.
+            if !told.is_empty() && told.iter().any(|path| path.starts_with(&format!("routes[{place}].match"))) {
+                continue;
+            }
+            if let Some(first) = seen.insert(&route.matches, route) {
                 let found = format!("the same match as {}, which stands before it", first.name);
                 self.problem(
                     &format!("routes[{place}].match"),

@@ -1,6 +1,7 @@
 //! A file, or a URL on the command line, to settings.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -56,18 +57,28 @@ pub fn load_file(path: &Path) -> Result<Loaded, Vec<Problem>> {
             hint,
         }]
     };
-    let size = std::fs::metadata(path)
-        .map_err(|error| unreadable(error.to_string(), Some("give the path with -c, or use --upstream URL")))?
-        .len();
-    if size > yaml::BYTES_MAX as u64 {
-        return Err(unreadable(format!("{size} bytes, more than 1 MiB"), None));
+    let bytes = read_bounded(path).map_err(|error| {
+        let missing = error.kind() == std::io::ErrorKind::NotFound;
+        unreadable(
+            error.to_string(),
+            missing.then_some("is the path right? It is looked for from the current directory"),
+        )
+    })?;
+    if bytes.len() > yaml::BYTES_MAX {
+        return Err(unreadable("more than 1 MiB".to_owned(), None));
     }
-    let bytes = std::fs::read(path).map_err(|error| unreadable(error.to_string(), None))?;
     let text = String::from_utf8(bytes).map_err(|_| unreadable("not UTF-8 text".to_owned(), None))?;
     let base = path.parent().unwrap_or(Path::new("")).to_owned();
     let mut loaded = load_text(&text, &name, &base, &|name| std::env::var(name).ok())?;
     loaded.watch.insert(0, path.to_owned());
     Ok(loaded)
+}
+
+/// One byte more than is allowed at most, so that an endless file is only too long.
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(yaml::BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Checks a text. `name` is what problems call it, `base` what relative paths are relative to.
@@ -82,7 +93,14 @@ pub fn load_text(
     let root = Map::root(&context, Some(&tree));
     let settings = read::settings(&root);
     root.finish();
-    let grace = env(GRACE_VARIABLE).and_then(|text| units::duration(&text).ok());
+    let grace = env(GRACE_VARIABLE).and_then(|text| match units::duration(&text) {
+        Ok(grace) => Some(grace),
+        Err(expected) => {
+            let path = format!("environment variable {GRACE_VARIABLE}");
+            context.problem(&path, None, text, expected, None);
+            None
+        }
+    });
     check::check(&settings, &context, grace.or(Some(Duration::MAX)));
     let mut problems = context.problems.into_inner();
     if !problems.is_empty() {

@@ -11,6 +11,8 @@ pub mod settings;
 mod check;
 mod read;
 mod read_breaker;
+mod read_concurrency;
+mod read_limit;
 mod read_readiness;
 mod read_route;
 mod read_switches;

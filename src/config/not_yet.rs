@@ -17,15 +17,9 @@ const fn entry(path: &'static str, what: &'static str) -> NotYet {
 
 pub const NOT_YET: &[NotYet] = &[
     entry("service.version_header", "noticing releases by a header of the app"),
-    entry("upstreams.*.concurrency.adaptive", "the adaptive concurrency limit"),
-    entry("upstreams.*.concurrency.queue", "the queue in front of the concurrency limit"),
     entry("retry.hedge", "hedged requests"),
     entry("routes[].retry.hedge", "hedged requests"),
     entry("rate_limits.*.key", "keys by a claim of a JWT (jwt:NAME)"),
-    entry("rate_limits.*.store", "limits shared through a store"),
-    entry("rate_limits.*.when_unavailable", "limits shared through a store"),
-    entry("stores", "limits shared through a store"),
-    entry("routes[].priority", "priorities"),
     entry("routes[].auth", "authentication"),
     entry("routes[].access", "allow and deny lists"),
     entry("openapi", "validation against an OpenAPI document"),

@@ -8,7 +8,7 @@ use super::settings::{
     Preset, ProxyProtocol, RouteDefaults, Secret, SecurityHeaders, ServerTls, Service, Settings, TlsVersion, Traces,
 };
 use super::units;
-use super::{read_readiness, read_route, read_switches, read_upstream};
+use super::{read_limit, read_readiness, read_route, read_switches, read_upstream};
 use crate::core::units::{Address, Ratio};
 
 const CONNECTIONS_MAX: usize = 10_000;
@@ -21,9 +21,9 @@ pub fn settings(root: &Map<'_, '_>) -> Settings {
     let service = service(root.block("service", "Who this is, in metrics, logs and reports."));
     let timeouts_block = root.block("timeouts", "Timers of every route; a route may override any of them.");
     let request_header =
-        timeouts_block.duration("request_header", "10s", "From the first byte of a request to the end of its head.");
+        timeouts_block.timer("request_header", "10s", "From the first byte of a request to the end of its head.");
     let keep_alive =
-        timeouts_block.duration("keep_alive", "75s", "An idle connection of a client is closed after this long.");
+        timeouts_block.timer("keep_alive", "75s", "An idle connection of a client is closed after this long.");
     let timeouts = read_route::timeouts(timeouts_block, &read_route::default_timeouts());
     let retry = read_route::retry(
         root.block("retry", "Retries of every route; a route may override any of them."),
@@ -32,9 +32,17 @@ pub fn settings(root: &Map<'_, '_>) -> Settings {
     let defaults = RouteDefaults { timeouts, retry };
     let listeners = listeners(root, request_header.unwrap_or(REQUEST_HEADER), keep_alive.unwrap_or(KEEP_ALIVE));
     let upstreams = read_upstream::upstreams(root);
-    let rate_limits = read_route::rate_limits(root);
-    let routes = read_route::routes(root, &defaults, upstreams.first().map(|upstream| upstream.name.as_str()));
-    for name in ["stores", "slos", "budget_policy", "rollback"] {
+    let rate_limits = read_limit::rate_limits(root);
+    let stores = read_limit::stores(root);
+    let taken = |name: &str| listeners.iter().any(|listener| listener.upstream.as_deref() == Some(name));
+    let names: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    let free: Vec<&str> = names.iter().copied().filter(|name| !taken(name)).collect();
+    let only = match (names.as_slice(), free.as_slice()) {
+        ([only], _) | (_, [only]) => Ok(*only),
+        (names, _) => Err(names),
+    };
+    let routes = read_route::routes(root, &defaults, only);
+    for name in ["slos", "budget_policy", "rollback"] {
         root.later(name);
     }
     root.later("openapi");
@@ -54,6 +62,7 @@ pub fn settings(root: &Map<'_, '_>) -> Settings {
         trusted_proxies: trusted_proxies(root),
         upstreams,
         rate_limits,
+        stores,
         routes,
         defaults,
         security_headers: security_headers(

@@ -6,11 +6,11 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::reader::Map;
 use super::settings::{
-    HeaderEdits, Mode, RateKey, RateLimit, Retry, RetryBudget, RetryConditions, Route, RouteAction, RouteDefaults,
-    RouteMatch, Timeouts,
+    HeaderEdits, Retry, RetryBudget, RetryConditions, Route, RouteAction, RouteDefaults, RouteMatch, Timeouts,
 };
 use super::yaml::{Node, Value};
 use super::{read_switches, units};
+use crate::core::admission::Priority;
 use crate::core::switch::Position;
 use crate::core::units::{Rate, Ratio};
 
@@ -50,18 +50,15 @@ pub fn default_retry() -> Retry {
 }
 
 pub fn timeouts(map: Map<'_, '_>, inherited: &Timeouts) -> Timeouts {
-    let connect = map.duration("connect", "1s", "To connect, name and TLS included.");
+    let connect = map.timer("connect", "1s", "To connect, name and TLS included.");
     let body = map.block("request_body", "The slowest a request body may come.");
     let rate = body.value("rate_min", "byte rate", "240B/s", "Bytes per second, after the grace.", units::byte_rate);
     let grace = body.duration("grace", "5s", "Before the rate counts.");
     body.finish();
-    let first_byte = map.duration("first_byte", "15s", "From the end of the request to the head of the answer.");
-    let idle = map.duration("idle", "60s", "Between two pieces of a body, and in a tunnel.");
-    let total = map.duration(
-        "total",
-        "30s",
-        "The whole request with all its attempts; streams are exempt once they have begun.",
-    );
+    let first_byte = map.timer("first_byte", "15s", "From the end of the request to the head of the answer.");
+    let idle = map.timer("idle", "60s", "Between two pieces of a body, and in a tunnel.");
+    let total =
+        map.timer("total", "30s", "The whole request with all its attempts; streams are exempt once they have begun.");
     map.finish();
     Timeouts {
         connect: connect.unwrap_or(inherited.connect),
@@ -179,80 +176,29 @@ fn is_off(node: &Node) -> bool {
     })
 }
 
-fn is_word(node: &Node, word: &str) -> bool {
-    matches!(&node.value, Value::Scalar { text, .. } if text == word)
-}
-
-pub fn rate_limits(root: &Map<'_, '_>) -> Vec<RateLimit> {
-    let limits = root.named("rate_limits", "Limits that routes name, by name.");
-    let read = |(name, map): (String, Map<'_, '_>)| {
-        let key = rate_key(&map);
-        let rate = map.rate("rate", "How many in how long.");
-        if rate.is_none() && !map.has("rate") {
-            map.context.problem(&format!("{}.rate", map.path), None, "nothing", units::RATE, None);
-        }
-        let burst = map.count("burst", "1", "How many may come at once.").unwrap_or(1);
-        let cost = map.count("cost", "1", "What one request is worth; at most the burst.").unwrap_or(1);
-        if cost > burst {
-            let hint = "no request could ever pass: raise burst, or lower cost".to_owned();
-            let found = format!("a cost of {cost} above the burst of {burst}");
-            map.context.problem(
-                &format!("{}.cost", map.path),
-                map.at("cost"),
-                found,
-                "a cost that the burst can pay",
-                Some(hint),
-            );
-        }
-        let doc = "shadow refuses nobody and counts who would have been; off decides nothing.";
-        let mode = match map.choice("mode", &["enforce", "shadow", "off"], "enforce", doc) {
-            Some("shadow") => Mode::Shadow,
-            Some("off") => Mode::Off,
-            Some(_) | None => Mode::Enforce,
-        };
-        map.later("store");
-        map.later("when_unavailable");
-        map.finish();
-        Some(RateLimit { name, key, rate: rate?, burst, cost, mode })
-    };
-    limits.into_iter().filter_map(read).collect()
-}
-
-const RATE_KEY: &str = "client_ip, route, header:NAME or cookie:NAME";
-
-fn rate_key(map: &Map<'_, '_>) -> Vec<RateKey> {
-    let claims = |node: &Node| {
-        let jwt = |item: &Node| matches!(&item.value, Value::Scalar { text, .. } if text.starts_with("jwt:"));
-        !matches!(&node.value, Value::List(items) if items.iter().any(jwt))
-    };
-    let doc = "Whose requests are counted together: a list of client_ip, route, header:NAME, cookie:NAME.";
-    if map.not_yet_unless("key", claims) {
-        return vec![RateKey::ClientIp];
-    }
-    let parts = map.values("key", "list of key parts", doc, |text| match text.split_once(':') {
-        None if text == "client_ip" => Ok(RateKey::ClientIp),
-        None if text == "route" => Ok(RateKey::Route),
-        Some(("header", name)) => HeaderName::from_bytes(name.as_bytes())
-            .map(|name| RateKey::Header(name.as_str().to_owned()))
-            .map_err(|_| RATE_KEY),
-        Some(("cookie", name)) if !name.is_empty() => Ok(RateKey::Cookie(name.to_owned())),
-        Some(_) | None => Err(RATE_KEY),
-    });
-    match parts {
-        Some(parts) if parts.is_empty() => {
-            map.context.problem(&format!("{}.key", map.path), map.at("key"), "an empty list", RATE_KEY, None);
-            vec![RateKey::ClientIp]
-        }
-        Some(parts) => parts,
-        None => vec![RateKey::ClientIp],
-    }
-}
+/// The upstream of routes that name none: the only one there is, or else the names of all.
+pub type Only<'a> = Result<&'a str, &'a [&'a str]>;
 
 /// The routes, or the one that takes everything when none were typed.
-pub fn routes(root: &Map<'_, '_>, defaults: &RouteDefaults, only: Option<&str>) -> Vec<Route> {
+pub fn routes(root: &Map<'_, '_>, defaults: &RouteDefaults, only: Only<'_>) -> Vec<Route> {
     let typed = root.blocks("routes", "Which requests go where; the most specific match wins, ties go by order.");
-    let routes = typed.into_iter().enumerate().filter_map(|(place, map)| route(map, place, defaults, only)).collect();
-    if root.has("routes") { routes } else { only.map(|upstream| everything(upstream, defaults)).into_iter().collect() }
+    let routes = typed.into_iter().enumerate().map(|(place, map)| route(map, place, defaults, only)).collect();
+    match only {
+        _ if root.has("routes") => routes,
+        Ok(only) => vec![everything(only, defaults)],
+        Err([]) => Vec::new(),
+        Err(names) => {
+            let found = format!("no routes, and several upstreams: {}", names.join(", "));
+            root.context.problem(
+                "routes",
+                root.at("upstreams"),
+                found,
+                "routes that say which requests go where",
+                None,
+            );
+            Vec::new()
+        }
+    }
 }
 
 fn everything(upstream: &str, defaults: &RouteDefaults) -> Route {
@@ -262,6 +208,7 @@ fn everything(upstream: &str, defaults: &RouteDefaults) -> Route {
         action: RouteAction::Forward { upstream: upstream.to_owned(), rewrite_prefix: None },
         timeouts: defaults.timeouts.clone(),
         retry: defaults.retry.clone(),
+        priority: Priority::Default,
         rate_limits: Vec::new(),
         body_max: None,
         flag: None,
@@ -271,22 +218,11 @@ fn everything(upstream: &str, defaults: &RouteDefaults) -> Route {
     }
 }
 
-fn route(map: Map<'_, '_>, place: usize, defaults: &RouteDefaults, only: Option<&str>) -> Option<Route> {
+fn route(map: Map<'_, '_>, place: usize, defaults: &RouteDefaults, only: Only<'_>) -> Route {
     let name = map.text("name", "Its name in metrics, logs and commands.").unwrap_or_else(|| format!("route-{place}"));
     let matches = route_match(map.block("match", "Which requests it takes; everything named must fit."));
     let upstream = map.text("upstream", "Where they go; the default is the only upstream.");
-    let redirect = map.block("redirect", "Answer with a redirect instead.");
-    let to = redirect.text("to", "The target; {parameters} of the path are filled in.");
-    let status = redirect.value("status", "status", "308", "301, 302, 303, 307 or 308.", |text| {
-        text.parse()
-            .ok()
-            .filter(|status| matches!(status, 301 | 302 | 303 | 307 | 308))
-            .ok_or("301, 302, 303, 307 or 308")
-    });
-    redirect.finish();
-    let rewrite = map.block("rewrite", "Change the path on its way to the app.");
-    let rewrite_prefix = rewrite.text("prefix", "Replaces the path before the *.");
-    rewrite.finish();
+    let action = action(&map, upstream, only);
     let timeouts = timeouts(map.block("timeouts", "Overrides of the global timeouts."), &defaults.timeouts);
     let retry = retry(map.block("retry", "Overrides of the global retries."), &defaults.retry);
     let rate_limits = map
@@ -298,36 +234,70 @@ fn route(map: Map<'_, '_>, place: usize, defaults: &RouteDefaults, only: Option<
     let request_headers = edits(headers.block("request", "Of requests on their way to the app."));
     let response_headers = edits(headers.block("response", "Of responses on their way to the client."));
     headers.finish();
-    map.later_unless("priority", |node| is_word(node, "default"));
     let flag = map.text("flag", "It answers 503 while this flag is off.");
     let maintenance = read_switches::position(&map, "maintenance", "Maintenance of this route alone.");
+    let doc = "Who goes first when the app is busy; x-request-priority of a trusted proxy overrides it.";
+    let priority = map.choice("priority", &["critical", "default", "batch", "sheddable"], "default", doc);
+    let priority = priority.and_then(Priority::parse).unwrap_or(Priority::Default);
     for later in ["auth", "access"] {
         map.later(later);
     }
-    let action = match (to, upstream, only) {
-        (Some(_), Some(_), _) => {
-            map.context.problem(&map.path, map.at("redirect"), "both upstream and redirect", "one of the two", None);
-            None
-        }
-        (Some(to), None, _) => Some(RouteAction::Redirect { to, status: status.unwrap_or(308) }),
-        (None, Some(upstream), _) => Some(RouteAction::Forward { upstream, rewrite_prefix }),
-        (None, None, Some(only)) => Some(RouteAction::Forward { upstream: only.to_owned(), rewrite_prefix }),
-        (None, None, None) => None,
-    };
     map.finish();
-    Some(Route {
+    Route {
         name,
         matches,
-        action: action?,
+        action,
         timeouts,
         retry,
+        priority,
         rate_limits,
         body_max,
         flag,
         maintenance,
         request_headers,
         response_headers,
-    })
+    }
+}
+
+/// What becomes of its requests; what is wrong has been reported.
+fn action(map: &Map<'_, '_>, upstream: Option<String>, only: Only<'_>) -> RouteAction {
+    let redirect = map.block("redirect", "Answer with a redirect instead.");
+    let to = redirect.value("to", "text", "", "The target; {parameters} of the path are filled in.", |text| {
+        let here = text.starts_with('/') && !text.starts_with("//");
+        let there = ["http://", "https://"].into_iter().any(|scheme| text.starts_with(scheme));
+        if here || there {
+            Ok(text.to_owned())
+        } else {
+            Err("a path that begins with one /, or an http:// or https:// URL")
+        }
+    });
+    let status = redirect.value("status", "status", "308", "301, 302, 303, 307 or 308.", |text| {
+        text.parse()
+            .ok()
+            .filter(|status| matches!(status, 301 | 302 | 303 | 307 | 308))
+            .ok_or("301, 302, 303, 307 or 308")
+    });
+    redirect.finish();
+    let rewrite = map.block("rewrite", "Change the path on its way to the app.");
+    let rewrite_prefix = rewrite.text("prefix", "Replaces the path before the *.");
+    rewrite.finish();
+    match (to, upstream, only) {
+        (Some(_), Some(upstream), _) => {
+            map.context.problem(&map.path, map.at("redirect"), "both upstream and redirect", "one of the two", None);
+            RouteAction::Forward { upstream, rewrite_prefix }
+        }
+        (Some(to), None, _) => RouteAction::Redirect { to, status: status.unwrap_or(308) },
+        (None, Some(upstream), _) => RouteAction::Forward { upstream, rewrite_prefix },
+        (None, None, Ok(only)) => RouteAction::Forward { upstream: only.to_owned(), rewrite_prefix },
+        (None, None, Err(names)) => {
+            // Without any upstream that is the problem, and it is told elsewhere; so is a redirect that is none.
+            if !names.is_empty() && !map.has("redirect") && !map.has("upstream") {
+                let expected = format!("upstream: one of {}", names.join(", "));
+                map.context.problem(&map.path, map.at("name"), "no upstream, and there are several", expected, None);
+            }
+            RouteAction::Forward { upstream: String::new(), rewrite_prefix }
+        }
+    }
 }
 
 fn route_match(map: Map<'_, '_>) -> RouteMatch {
@@ -337,10 +307,17 @@ fn route_match(map: Map<'_, '_>) -> RouteMatch {
         if valid { Ok(text.to_ascii_lowercase()) } else { Err("a host without port: a.example or *.example") }
     });
     let path = map.value("path", "path", "/*", "/exact, /users/{id} or /prefix/*.", |text| {
-        if text.starts_with('/') { Ok(text.to_owned()) } else { Err("a path that begins with /") }
+        let dots = text.split('/').any(|segment| matches!(segment, "." | ".."));
+        match text.starts_with('/') {
+            false => Err("a path that begins with /"),
+            true if dots || text.contains(['?', '#']) => Err("a path as requests have it: without . and .., ? and #"),
+            true => Ok(text.to_owned()),
+        }
     });
     let methods = map.values("methods", "list of methods", "Any when not typed; GET includes HEAD.", |text| {
-        Method::from_bytes(text.as_bytes()).map(|method| method.as_str().to_owned()).map_err(|_| "an HTTP method")
+        let capital = !text.bytes().any(|byte| byte.is_ascii_lowercase());
+        let method = Method::from_bytes(text.as_bytes()).ok().filter(|_| capital);
+        method.map(|method| method.as_str().to_owned()).ok_or("an HTTP method in capitals: GET, POST")
     });
     let headers = headers(&map, "headers", "Headers with exactly these values.");
     let query = map.texts("query", "Query parameters with exactly these values.");

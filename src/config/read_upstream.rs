@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::read;
 use super::read_breaker::circuit_breaker;
 use super::reader::Map;
 use super::settings::{
@@ -10,6 +9,7 @@ use super::settings::{
     UpstreamTls,
 };
 use super::units;
+use super::{read, read_concurrency};
 use crate::core::units::Ratio;
 
 /// `upstream: URL`, or `upstreams:` by name.
@@ -47,7 +47,9 @@ fn plain(name: &str) -> Upstream {
             ramp: Duration::from_secs(10),
         },
         hold: Hold { wait_max: Duration::from_secs(5), requests_max: 4096 },
-        concurrency_max: 1024,
+        concurrency_max: read_concurrency::CAP,
+        adaptive: read_concurrency::ADAPTIVE,
+        queue: read_concurrency::QUEUE,
         tls: None,
     }
 }
@@ -85,13 +87,8 @@ fn upstream(name: String, map: Map<'_, '_>) -> Upstream {
     pool.finish();
     let circuit_breaker =
         circuit_breaker(map.block("circuit_breaker", "Gives a failing endpoint time."), plain.circuit_breaker);
-    let concurrency = map.block("concurrency", "Requests in flight.");
-    let concurrency_max = concurrency
-        .count("max", "1024", "All workers together; more are answered 503.")
-        .map_or(plain.concurrency_max, |max| max as usize);
-    concurrency.later("adaptive");
-    concurrency.later("queue");
-    concurrency.finish();
+    let (concurrency_max, adaptive, queue) =
+        read_concurrency::concurrency(map.block("concurrency", "Requests in flight."));
     let hold = hold(map.block("hold", "Requests wait for an app that does not listen."), plain.hold);
     let resolve_refresh = resolve(&map);
     let tls = tls(map.block("tls", "TLS towards https:// endpoints."), map.has("tls"));
@@ -107,6 +104,8 @@ fn upstream(name: String, map: Map<'_, '_>) -> Upstream {
         circuit_breaker,
         hold,
         concurrency_max,
+        adaptive,
+        queue,
         tls,
         name,
     }

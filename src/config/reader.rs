@@ -73,7 +73,7 @@ impl<'e> Context<'e> {
         None
     }
 
-    fn describing(&self) -> bool {
+    pub fn describing(&self) -> bool {
         self.entries.borrow().is_some()
     }
 }
@@ -296,6 +296,11 @@ impl<'c, 'n> Map<'c, 'n> {
 
     pub fn duration(&self, name: &'static str, default: &'static str, doc: &'static str) -> Option<Duration> {
         self.value(name, "duration", default, doc, units::duration)
+    }
+
+    /// A duration that is more than nothing.
+    pub fn timer(&self, name: &'static str, default: &'static str, doc: &'static str) -> Option<Duration> {
+        self.value(name, "duration", default, doc, units::timer)
     }
 
     pub fn rate(&self, name: &'static str, doc: &'static str) -> Option<Rate> {

@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::core::admission::Priority;
 use crate::core::switch::Position;
-use crate::core::units::{Address, Rate, Ratio};
+use crate::core::units::{Address, Ratio};
 
+mod limits;
 mod listener;
 mod readiness;
 mod reliability;
 mod switches;
 
+pub use self::limits::{Adaptive, Queue, RateKey, RateLimit, SharedLimit, Store};
 pub use self::listener::{
     CertificateFiles, ClientAuth, Direction, HttpsRedirect, Listener, ProxyProtocol, ServerTls, TlsVersion,
 };
@@ -31,6 +34,7 @@ pub struct Settings {
     /// At least one, in the order of the file.
     pub upstreams: Vec<Upstream>,
     pub rate_limits: Vec<RateLimit>,
+    pub stores: Vec<Store>,
     /// In the order of the file; the short form and a file without `routes` give one named `everything` on `/*`.
     /// Listeners with an `upstream` of their own do not use these.
     pub routes: Vec<Route>,
@@ -83,6 +87,8 @@ pub struct Upstream {
     pub hold: Hold,
     /// In-flight requests, all workers together.
     pub concurrency_max: usize,
+    pub adaptive: Adaptive,
+    pub queue: Queue,
     /// Present when an endpoint is `https://`.
     pub tls: Option<UpstreamTls>,
 }
@@ -157,41 +163,6 @@ pub struct UpstreamTls {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct RateLimit {
-    pub name: String,
-    /// Whose requests are counted together; at least one part.
-    pub key: Vec<RateKey>,
-    pub rate: Rate,
-    pub burst: u64,
-    /// What one request is worth; at most the burst.
-    pub cost: u64,
-    pub mode: Mode,
-}
-
-/// One part of a limit's key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum RateKey {
-    /// The client's address, an IPv6 one by its /64.
-    ClientIp,
-    Route,
-    /// The value of a request header; lower case.
-    Header(String),
-    /// The value of a cookie.
-    Cookie(String),
-}
-
-impl std::fmt::Display for RateKey {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            RateKey::ClientIp => out.write_str("client_ip"),
-            RateKey::Route => out.write_str("route"),
-            RateKey::Header(name) => write!(out, "header:{name}"),
-            RateKey::Cookie(name) => write!(out, "cookie:{name}"),
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq)]
 pub struct RouteDefaults {
     pub timeouts: Timeouts,
     pub retry: Retry,
@@ -204,6 +175,7 @@ pub struct Route {
     pub action: RouteAction,
     pub timeouts: Timeouts,
     pub retry: Retry,
+    pub priority: Priority,
     /// Names of entries in `rate_limits`.
     pub rate_limits: Vec<String>,
     pub body_max: Option<u64>,
@@ -228,7 +200,7 @@ pub enum RouteAction {
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct RouteMatch {
     /// Empty matches any; `*.example.com` matches one or more labels.
     pub hosts: Vec<String>,

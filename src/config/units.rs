@@ -8,6 +8,8 @@ use crate::core::units::{Address, Rate, Ratio};
 pub type Expected = &'static str;
 
 pub const DURATION: Expected = "a time with its unit: 250ms, 5s, 1m, 2h, 28d";
+/// Longer is a slip of the finger, and sums of times below it never overflow.
+const DURATION_MAX: Duration = Duration::from_secs(3650 * 86_400);
 pub const BYTES: Expected = "a size with its unit: 512B, 64KiB, 10MiB, 1GiB";
 pub const RATE: Expected = "a rate: 100/s, 10/m, 5/h";
 pub const BYTE_RATE: Expected = "a rate of bytes: 240B/s, 10KiB/s";
@@ -36,7 +38,13 @@ pub fn duration(text: &str) -> Result<Duration, Expected> {
         _ => return Err(DURATION),
     };
     let value = number(digits).ok_or(DURATION)? * seconds;
-    Duration::try_from_secs_f64((value * 1e6).round() / 1e6).map_err(|_| DURATION)
+    let time = Duration::try_from_secs_f64((value * 1e6).round() / 1e6).map_err(|_| DURATION)?;
+    if time <= DURATION_MAX { Ok(time) } else { Err("a time of at most 3650d") }
+}
+
+/// The same, for what would never work with nothing.
+pub fn timer(text: &str) -> Result<Duration, Expected> {
+    duration(text).and_then(|time| if time.is_zero() { Err("a time above 0s") } else { Ok(time) })
 }
 
 pub fn bytes(text: &str) -> Result<u64, Expected> {
@@ -107,7 +115,10 @@ pub fn url(text: &str) -> Result<(Address, bool, String), Expected> {
     }
     let port_given = authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
     let whole = if port_given { authority.to_owned() } else { format!("{authority}:{}", if tls { 443 } else { 80 }) };
-    Ok((address(&whole).map_err(|_| URL)?, tls, authority.to_owned()))
+    match address(&whole).map_err(|_| URL)? {
+        Address::Tcp { port: 0, .. } => Err("a URL with a port that can be connected to, 1 to 65535"),
+        address => Ok((address, tls, authority.to_owned())),
+    }
 }
 
 #[cfg(test)]
@@ -119,9 +130,10 @@ mod tests {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("28d"), Ok(Duration::from_secs(28 * 86_400)));
-        for wrong in ["5", "s", "", "5 s", "-5s", "1e9s", "..s", "5sec", "99999999999999d"] {
-            assert_eq!(duration(wrong).is_ok(), wrong == "99999999999999d" && duration(wrong).is_ok(), "{wrong}");
+        for wrong in ["5", "s", "", "5 s", "-5s", "1e9s", "..s", "5sec", "3651d", "99999999999999d"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
         }
+        assert!(duration("3650d").is_ok() && duration("0s").is_ok() && timer("0s").is_err());
         assert_eq!(bytes("64KiB"), Ok(65_536));
         assert!(bytes("64").is_err() && bytes("64KB").is_err());
         assert_eq!(byte_rate("240B/s"), Ok(240));
@@ -140,6 +152,10 @@ mod tests {
         assert_eq!(url("http://a:81/"), Ok((tcp("a", 81), false, "a:81".to_owned())));
         assert_eq!(url("https://a"), Ok((tcp("a", 443), true, "a".to_owned())));
         assert_eq!(url("http://[::1]"), Ok((tcp("::1", 80), false, "[::1]".to_owned())));
-        assert!(["a:80", "ftp://a", "http://a/b", "http://u@a", "http://"].iter().all(|text| url(text).is_err()));
+        assert!(
+            ["a:80", "http://a:0", "ftp://a", "http://a/b", "http://u@a", "http://"]
+                .iter()
+                .all(|text| url(text).is_err())
+        );
     }
 }

@@ -18,6 +18,7 @@ pub mod switch;
 pub mod trace;
 pub mod websocket;
 
+pub mod admission;
 pub mod backoff;
 pub mod balance;
 pub mod breaker;
@@ -26,12 +27,13 @@ pub mod budget;
 pub mod drain;
 pub mod eject;
 pub mod frequent;
+pub mod gradient;
 pub mod health;
 pub mod histogram;
 pub mod hold;
-pub mod inflight;
 pub mod keyed;
 pub mod retry;
+pub mod store;
 pub mod window;
 
 #[cfg(test)]

@@ -49,7 +49,10 @@ pub fn compile(
         limits: Vec::new(),
         switches: switches::of_file(settings, states),
     };
-    compiler.limits = settings.rate_limits.iter().filter_map(|limit| policies::limit(states, limit)).collect();
+    let stores = dependency::stores(settings, states, &mut compiler.problems);
+    let service = settings.service.name.as_str();
+    let limits = settings.rate_limits.iter().filter_map(|limit| policies::limit(states, service, &stores, limit));
+    compiler.limits = limits.collect();
     for upstream in &settings.upstreams {
         let compiled = compiler.upstream(upstream);
         compiler.upstreams.push(Arc::new(compiled));
@@ -73,6 +76,7 @@ pub fn compile(
         listeners,
         upstreams: compiler.upstreams,
         limits: compiler.limits,
+        stores,
         dependencies,
         switches: compiler.switches,
         maintenance: MaintenancePlan {
@@ -128,6 +132,7 @@ impl Compiler<'_> {
             hold: (!upstream.hold.wait_max.is_zero())
                 .then_some(hold::Params { wait_max: upstream.hold.wait_max, requests_max: upstream.hold.requests_max }),
             concurrency_max: upstream.concurrency_max,
+            admission: policies::admission(upstream),
             health_check: upstream.health_check.as_ref().map(|check| HealthCheck {
                 kind: match &check.kind {
                     wanted::HealthCheckKind::Http { path } => CheckKind::Http(path.clone()),
@@ -219,6 +224,7 @@ impl Compiler<'_> {
             action,
             timeouts: policies::timeouts(&route.timeouts),
             retry: policies::retry(self.states, route),
+            priority: route.priority,
             limits_policy: headers::limits_policy(&limits),
             limits,
             body_max: route.body_max,
@@ -289,6 +295,7 @@ impl Compiler<'_> {
             action: wanted::RouteAction::Forward { upstream: upstream.to_owned(), rewrite_prefix: None },
             timeouts: self.settings.defaults.timeouts.clone(),
             retry: self.settings.defaults.retry.clone(),
+            priority: crate::core::admission::Priority::Default,
             rate_limits: Vec::new(),
             body_max: None,
             flag: None,

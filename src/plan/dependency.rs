@@ -1,10 +1,10 @@
-//! What the app needs, made ready to be asked: certificates to trust, names to expect.
+//! Servers beside the app, made ready to be asked: certificates to trust, names to expect.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::DependencyPlan;
 use super::compile::PlanProblem;
+use super::{DependencyPlan, StorePlan};
 use crate::config::settings as wanted;
 use crate::core::dependency::Server;
 use crate::state::states::States;
@@ -33,6 +33,25 @@ pub fn dependencies(
         }
     };
     settings.dependencies.iter().enumerate().filter_map(compile).collect()
+}
+
+/// The stores in which replicas count together.
+pub fn stores(settings: &wanted::Settings, states: &States, problems: &mut Vec<PlanProblem>) -> Vec<Arc<StorePlan>> {
+    let compile = |store: &wanted::Store| match tls(&store.server) {
+        Ok(tls) => Some(Arc::new(StorePlan {
+            name: store.name.as_str().into(),
+            slot: states.store_slot(&store.name),
+            state: states.store(&format!("{} {:?}", store.name, store.server)),
+            server: store.server.clone(),
+            tls,
+            timeout: store.timeout,
+        })),
+        Err(words) => {
+            problems.push(PlanProblem { path: format!("stores.{}", store.name), words });
+            None
+        }
+    };
+    settings.stores.iter().filter_map(compile).collect()
 }
 
 fn what(kind: &wanted::DependencyKind) -> Result<Dependency, String> {

@@ -1,5 +1,6 @@
 //! What a new configuration changes of the running one, in words, and what of it needs a restart.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 
 use crate::config::settings::{Route, Settings, Upstream};
@@ -24,6 +25,7 @@ pub fn diff(old: &Settings, new: &Settings) -> Vec<Change> {
     named(&mut changes, "upstreams", &old.upstreams, &new.upstreams, |upstream: &Upstream| &upstream.name);
     fixed(&mut changes, "timeouts", &old.defaults.timeouts, &new.defaults.timeouts, false);
     fixed(&mut changes, "retry", &old.defaults.retry, &new.defaults.retry, false);
+    named(&mut changes, "stores", &old.stores, &new.stores, |store| &store.name);
     named(&mut changes, "rate_limits", &old.rate_limits, &new.rate_limits, |limit| &limit.name);
     named(&mut changes, "routes", &old.routes, &new.routes, |route: &Route| &route.name);
     order(&mut changes, &old.routes, &new.routes);
@@ -48,18 +50,26 @@ fn fixed<T: PartialEq + Debug>(changes: &mut Vec<Change>, path: &str, old: &T, n
     }
 }
 
-fn named<T: PartialEq>(changes: &mut Vec<Change>, path: &str, old: &[T], new: &[T], name: impl Fn(&T) -> &String) {
+fn named<'a, T: PartialEq>(
+    changes: &mut Vec<Change>,
+    path: &str,
+    old: &'a [T],
+    new: &'a [T],
+    name: impl Fn(&T) -> &String,
+) {
     let mut push = |item: &T, what| {
         changes.push(Change { path: format!("{path}.{}", name(item)), what, needs_restart: false });
     };
+    let by_name = |items: &'a [T]| items.iter().map(|item| (name(item).as_str(), item)).collect::<HashMap<_, _>>();
+    let (befores, afters) = (by_name(old), by_name(new));
     for before in old {
-        match new.iter().find(|after| name(after) == name(before)) {
+        match afters.get(name(before).as_str()) {
             None => push(before, "removed"),
-            Some(after) if after != before => push(after, "changed"),
+            Some(after) if *after != before => push(after, "changed"),
             Some(_) => {}
         }
     }
-    for after in new.iter().filter(|after| !old.iter().any(|before| name(before) == name(after))) {
+    for after in new.iter().filter(|after| !befores.contains_key(name(after).as_str())) {
         push(after, "added");
     }
 }
@@ -67,7 +77,8 @@ fn named<T: PartialEq>(changes: &mut Vec<Change>, path: &str, old: &[T], new: &[
 /// The order of routes decides ties, so moving one is a change although no route changed.
 fn order(changes: &mut Vec<Change>, old: &[Route], new: &[Route]) {
     let names = |routes: &[Route], others: &[Route]| -> Vec<String> {
-        let kept = routes.iter().filter(|route| others.iter().any(|other| other.name == route.name));
+        let others: HashSet<&str> = others.iter().map(|other| other.name.as_str()).collect();
+        let kept = routes.iter().filter(|route| others.contains(route.name.as_str()));
         kept.map(|route| route.name.clone()).collect()
     };
     if names(old, new) != names(new, old) {

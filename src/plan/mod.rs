@@ -16,16 +16,19 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use crate::core::dependency::When;
+use crate::core::dependency::{Server, When};
 use crate::core::route::Router;
+use crate::core::store::WhenAway;
 use crate::core::units::Address;
-use crate::core::{backoff, balance, breaker, bucket, budget, eject, health, hold};
+use crate::core::{admission, backoff, balance, breaker, bucket, budget, eject, health, hold};
 use crate::state::breaker::BreakerState;
 use crate::state::budget::BudgetState;
 use crate::state::dependency::DependencyState;
 use crate::state::endpoint::{EndpointState, UpstreamState};
 use crate::state::limit::LimitState;
+use crate::state::store::StoreState;
 use crate::telemetry::{RouteMetrics, UpstreamMetrics};
+use crate::upstream::ClientTls;
 use crate::upstream::EndpointSpec;
 use crate::upstream::dependency::Dependency;
 
@@ -41,6 +44,7 @@ pub struct Plan {
     pub listeners: Vec<Option<Arc<ListenerPlan>>>,
     pub upstreams: Vec<Arc<UpstreamPlan>>,
     pub limits: Vec<Arc<LimitPlan>>,
+    pub stores: Vec<Arc<StorePlan>>,
     pub trusted: Vec<IpNet>,
     pub traces: TracePlan,
     /// Answer the health paths on data listeners too.
@@ -149,6 +153,7 @@ pub struct RoutePlan {
     pub retry: Retry,
     /// Of the answers on this route; `None` for routes that ask no app.
     pub breaker: Option<Arc<BreakerState>>,
+    pub priority: admission::Priority,
     pub limits: Vec<Arc<LimitPlan>>,
     /// The `RateLimit-Policy` of this route, when it has limits.
     pub limits_policy: Option<HeaderValue>,
@@ -215,6 +220,37 @@ pub struct LimitPlan {
     /// It refuses; else it only counts whom it would have refused.
     pub enforced: bool,
     pub state: Arc<LimitState>,
+    /// Counted together with all replicas.
+    pub shared: Option<SharedLimit>,
+}
+
+/// A limit that replicas count together.
+pub struct SharedLimit {
+    pub store: Arc<StorePlan>,
+    /// What this limit's keys begin with in the store, colon included.
+    pub prefix: String,
+    pub when_away: WhenAway,
+}
+
+/// A Redis or Valkey in which replicas count together.
+pub struct StorePlan {
+    pub name: Arc<str>,
+    pub slot: usize,
+    pub server: Server,
+    pub tls: Option<Arc<ClientTls>>,
+    /// What asking it may add to a request.
+    pub timeout: Duration,
+    pub state: Arc<StoreState>,
+}
+
+impl StorePlan {
+    /// Whether a connection made for `other` serves this one.
+    pub fn asks_the_same(&self, other: &StorePlan) -> bool {
+        self.slot == other.slot
+            && self.server == other.server
+            && self.timeout == other.timeout
+            && Arc::ptr_eq(&self.state, &other.state)
+    }
 }
 
 /// One part of a limit's key.
@@ -257,6 +293,7 @@ pub struct UpstreamPlan {
     /// `None` holds no requests.
     pub hold: Option<hold::Params>,
     pub concurrency_max: usize,
+    pub admission: admission::Params,
     pub health_check: Option<HealthCheck>,
 }
 

@@ -1,17 +1,25 @@
 //! What must be so before the app hears of a request: a route, a body that may come, a limit not reached, a place.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName};
 use http::{Request, Uri};
 
 use super::exchange::Exchange;
 use super::refusal::Refusal;
 use super::upload::ClientBody;
+use crate::core::admission::{Priority, Why};
 use crate::core::deadline;
 use crate::core::route::{Found, Params};
-use crate::plan::{ListenerPlan, RoutePlan, Timeouts, UpstreamPlan};
+use crate::plan::{CheckKind, ListenerPlan, RoutePlan, Timeouts, UpstreamPlan};
+use crate::state::clock;
+use crate::state::places::Refused;
+
+/// `critical`, `default`, `batch` or `sheddable`, of a trusted proxy.
+const X_REQUEST_PRIORITY: HeaderName = HeaderName::from_static("x-request-priority");
 
 /// A route and the values of its path's parameters.
 pub struct Chosen<'p> {
@@ -58,19 +66,48 @@ pub fn body_length(route: &RoutePlan, headers: &HeaderMap) -> Result<(), Refusal
     if announced.is_some_and(|length| length > max) { Err(Refusal::BodyTooLarge) } else { Ok(()) }
 }
 
-/// Takes one of the upstream's places; the exchange gives it back when it settles. A request whose body is still
-/// coming may take only one of the share that such requests have.
-pub fn place(exchange: &mut Exchange, upstream: &Arc<UpstreamPlan>) -> Result<(), Refusal> {
+/// Takes one of the upstream's places, after a wait if need be; the exchange gives it back when it settles. Checks of
+/// the app's own health wait for nobody.
+pub async fn place(exchange: &mut Exchange, upstream: &Arc<UpstreamPlan>) -> Result<(), Refusal> {
     exchange.upstream = Some(upstream.clone());
-    let max = upstream.concurrency_max;
-    let uploading = exchange.upload.as_ref().is_some_and(|upload| upload.ended().is_none());
-    let (place, refusal) = if uploading {
-        (upstream.state.enter_upload(max, max.div_ceil(2)), Refusal::UploadLimit)
+    let places = &upstream.state.places;
+    let probe = matches!(upstream.health_check.as_ref().map(|check| &check.kind),
+        Some(CheckKind::Http(path)) if *path == exchange.uri.path());
+    let entered = if probe {
+        places.enter_probe(&upstream.admission)
     } else {
-        (upstream.state.enter(max), Refusal::ConcurrencyLimit)
+        let uploading = exchange.upload.as_ref().is_some_and(|upload| upload.ended().is_none());
+        let now = clock::now();
+        places.enter(exchange.priority, uploading, exchange.deadline, &upstream.admission, now).await
     };
-    exchange.place = Some(place.ok_or(refusal)?);
-    Ok(())
+    match entered {
+        Ok(place) => {
+            exchange.place = Some(Rc::new(RefCell::new(place)));
+            Ok(())
+        }
+        Err(Refused::Uploads) => Err(Refusal::UploadLimit),
+        Err(Refused::Why(Why::Full)) => Err(Refusal::ConcurrencyLimit),
+        Err(Refused::Why(Why::Shed)) => Err(Refusal::Shed),
+        Err(Refused::Why(Why::TooLate)) => Err(Refusal::DeadlineTooNear),
+    }
+}
+
+/// The route's, unless a trusted proxy says otherwise.
+pub fn priority(exchange: &Exchange, fields: &HeaderMap) -> Priority {
+    let told = fields.get(&X_REQUEST_PRIORITY).filter(|_| exchange.peer_trusted);
+    let told = told.and_then(|value| Priority::parse(value.to_str().ok()?));
+    told.or(exchange.route.as_ref().map(|route| route.priority)).unwrap_or(Priority::Default)
+}
+
+/// What an answer, or the lack of one, says of the app's latency. Quick failures say nothing: an app that refuses fast
+/// is not a fast app.
+pub fn learn<T>(exchange: &Exchange, answered: &Result<T, Refusal>) {
+    let (Some(place), Some(last)) = (&exchange.place, exchange.attempts.last()) else { return };
+    let timed_out = matches!(answered, Err(Refusal::FirstByteTimeout | Refusal::PerTryTimeout | Refusal::TotalTimeout));
+    let worked = (100..500).contains(&last.status) && last.status != 429;
+    if timed_out || (answered.is_ok() && worked) {
+        place.borrow().sample(last.duration, clock::now());
+    }
 }
 
 /// The path and query of a request, for a redirect.

@@ -101,7 +101,7 @@ impl Run<'_> {
                     return previous.map_or(Err(refusal), Tried::into_answer);
                 }
                 if exchange.place.is_none() {
-                    admit::place(exchange, &self.upstream)?;
+                    admit::place(exchange, &self.upstream).await?;
                 }
             }
             let now = clock::now();

@@ -49,6 +49,9 @@ impl std::fmt::Display for BodyError {
 
 impl std::error::Error for BodyError {}
 
+/// What the system's buffers take from us at once, so that a client that does not read holds nothing here.
+const BUFFERED: u64 = 64 * 1024;
+
 /// A response body on its way to the client.
 pub struct Body {
     kind: Kind,
@@ -115,6 +118,12 @@ pub fn carry(mut exchange: Box<Exchange>, mut response: Response<Body>) -> Respo
         || response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if bodiless && let Kind::Full(_) = response.body().kind {
         response.body_mut().kind = Kind::Empty;
+    }
+    let streaming = |stream: &Stream| stream.body.size_hint().exact().is_none_or(|length| length > BUFFERED);
+    if let (Some(place), Kind::Stream(stream)) = (&exchange.place, &response.body().kind)
+        && streaming(stream)
+    {
+        exchange.proxy.watch(place);
     }
     match exchange.tunnel.take() {
         // An upgraded connection's exchange lives on in its tunnel.

@@ -1,6 +1,7 @@
 //! The record of one request from its first byte to its one end: who asked, what was decided, how long it took, what
 //! it holds. It settles when it is dropped, wherever that happens: a client that leaves frees everything.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,11 +17,12 @@ use super::rates::Standing;
 use super::upgrade::Tunnel;
 use super::upload::Upload;
 use super::{ClientBody, Peer, Proxy};
+use crate::core::admission::Priority;
 use crate::core::trace;
 use crate::plan::{ListenerPlan, Plan, RoutePlan, UpstreamPlan};
 use crate::state::clock;
-use crate::state::endpoint::Place;
 use crate::state::lifecycle::Stage;
+use crate::state::places::Place;
 use crate::telemetry::{AttemptRecord, Fate, RequestRecord};
 
 /// In which form a refusal is told.
@@ -73,8 +75,9 @@ pub struct Exchange {
     pub bytes_out: u64,
     fate: Fate,
     reason: &'static str,
+    pub priority: Priority,
     /// A place among the upstream's requests in flight.
-    pub place: Option<Place>,
+    pub place: Option<Rc<RefCell<Place>>>,
     /// What the nearest of the route's limits says of itself.
     pub rate: Option<Standing>,
     /// The client's side of an upgrade, should the app agree to it.
@@ -124,6 +127,7 @@ impl Exchange {
             // Until something better is known, a request that goes away has been left by its client.
             fate: Fate::ClientGone,
             reason: "",
+            priority: Priority::Default,
             place: None,
             rate: None,
             client_upgrade: None,
@@ -198,7 +202,12 @@ impl Exchange {
         self.turn = None;
         let shared = self.proxy.shared().clone();
         let lifecycle = &shared.states.lifecycle;
-        self.place = None;
+        if let (Some(place), Some(since), None) = (self.place.take(), self.forwarded, self.first_byte)
+            && self.fate == Fate::ClientGone
+        {
+            let now = clock::now();
+            place.borrow().given_up(now.saturating_duration_since(since), now);
+        }
         if self.upgraded {
             lifecycle.upgrade_ended();
         }

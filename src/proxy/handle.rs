@@ -79,13 +79,15 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
 
     // validate and admit: limits before a byte of the body is asked for, a place only when a small body is here
     admit::body_length(&route, req.headers())?;
-    rates::check(exchange, &route, req.headers())?;
+    rates::check(exchange, &route, req.headers()).await?;
     arrive::body(exchange, &route, &mut req).await?;
+    exchange.priority = admit::priority(exchange, req.headers());
     hold::wait(exchange, upstream).await?;
-    admit::place(exchange, upstream)?;
+    admit::place(exchange, upstream).await?;
 
     // attempt, then respond
     let upgrade = identify::prepare(exchange, &mut req, rewrite.as_ref());
-    let response = attempt::forward(exchange, req, upgrade.as_deref()).await?;
-    respond::answer(exchange, response, upgrade)
+    let answered = attempt::forward(exchange, req, upgrade.as_deref()).await;
+    admit::learn(exchange, &answered);
+    respond::answer(exchange, answered?, upgrade)
 }

@@ -130,8 +130,14 @@ fn listens(proxy: &Proxy, upstream: &UpstreamPlan, endpoint: &EndpointPlan) {
         endpoint.state.breaker.came_back(journal);
     }
     // Even when it is no news: a refusal of another worker may have come between.
-    let words = match upstream.state.hold.back(clock::now()) {
-        Some((away, waiting)) => format!("listens again after {away:.1?}; {waiting} requests waited"),
+    let now = clock::now();
+    if let Some(params) = upstream.hold.as_ref().filter(|_| upstream.state.hold.is_away()) {
+        upstream.state.places.recover(params.requests_max as usize, params.wait_max, now);
+    }
+    let words = match upstream.state.hold.back(now) {
+        Some((away, waiting)) => {
+            format!("listens again after {away:.1?}; {waiting} requests waited")
+        }
         None if news => "listens again".to_owned(),
         None => return,
     };

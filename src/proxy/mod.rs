@@ -11,6 +11,7 @@ pub mod handle;
 mod hold;
 pub mod identify;
 pub mod inbound;
+mod links;
 mod permit;
 pub mod phase;
 pub mod rates;
@@ -26,7 +27,7 @@ mod verdict;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -34,12 +35,14 @@ use arc_swap::ArcSwap;
 
 use crate::plan::{EndpointPlan, Plan};
 use crate::state::clock;
+use crate::state::places::Place;
 use crate::state::states::States;
 use crate::telemetry::{RouteMetrics, Telemetry, WorkerTelemetry};
 use crate::upstream::Pool;
 
 pub use body::{Body, BodyError};
 pub use inbound::{ClientUpgrade, Feed, Inbound};
+use links::Links;
 pub use upload::ClientBody;
 
 /// What every worker shares.
@@ -89,6 +92,9 @@ pub struct Proxy {
     unrouted: Arc<RouteMetrics>,
     plan: RefCell<PlanCache>,
     pools: RefCell<Vec<Option<Rc<Pool<upload::View>>>>>,
+    links: Links,
+    /// The places of answers that take their time, since when.
+    long: RefCell<Vec<(Instant, Weak<RefCell<Place>>)>>,
     /// A wall time and the monotonic time it was read at: wall times in between are computed.
     anchor: Cell<(Instant, SystemTime)>,
 }
@@ -101,6 +107,8 @@ impl Proxy {
             unrouted: shared.telemetry.route_metrics(""),
             plan: RefCell::new(arc_swap::Cache::new(PlanSource(shared.clone()))),
             pools: RefCell::new(Vec::new()),
+            links: Links::default(),
+            long: RefCell::default(),
             anchor: Cell::new((clock::now(), clock::wall())),
             shared,
         })
@@ -120,12 +128,32 @@ impl Proxy {
         self.anchor.set((clock::now(), clock::wall()));
         self.telemetry.flush();
         self.sweep();
+        self.turn_streams(clock::now());
+        self.links.follow(&self.plan(), &self.shared);
+    }
+
+    /// From now on, should the body take longer than [`STREAM_AFTER`], its place counts as a stream's.
+    fn watch(&self, place: &Rc<RefCell<Place>>) {
+        self.long.borrow_mut().push((clock::now(), Rc::downgrade(place)));
+    }
+
+    /// By the worker's tick and not by the body, which nobody polls while its client does not read.
+    fn turn_streams(&self, now: Instant) {
+        self.long.borrow_mut().retain(|(since, place)| {
+            let Some(place) = place.upgrade() else { return false };
+            let long = now.saturating_duration_since(*since) >= STREAM_AFTER;
+            if long {
+                place.borrow_mut().becomes_stream(now);
+            }
+            !long
+        });
     }
 
     /// Hands on everything buffered; the worker is about to end.
     pub fn finish(&self) {
         self.telemetry.flush();
         self.pools.borrow_mut().clear();
+        self.links.close();
     }
 
     /// The wall time at `now`, right to the clock's drift since the last tick.
@@ -162,5 +190,7 @@ impl Proxy {
     }
 }
 
+/// An answer whose body lasts longer is a stream: the app's latency says nothing of it any more.
+const STREAM_AFTER: Duration = Duration::from_secs(1);
 /// How long a `Retry-After` is when nothing better is known.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);

@@ -10,14 +10,20 @@ use std::hash::Hasher;
 use std::net::IpAddr;
 use std::time::Duration;
 
+mod shared;
+
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use sha2::{Digest, Sha256};
 
 use super::exchange::Exchange;
 use super::refusal::{Refusal, whole_seconds};
 use crate::core::bucket::Decision;
+use crate::core::store::WhenAway;
 use crate::plan::{LimitPlan, RateKey, RoutePlan};
 use crate::state::clock;
 use crate::state::limit::{Ask, Receipt};
+use crate::state::store::StoreState;
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -36,14 +42,42 @@ pub struct Standing {
     reset: Duration,
 }
 
-/// Asks every limit of the route.
-pub fn check(exchange: &mut Exchange, route: &RoutePlan, fields: &HeaderMap) -> Result<(), Refusal> {
+/// Asks every limit of the route; those that replicas count together are asked here first, because who has had too much
+/// of this replica alone has had too much.
+pub async fn check(exchange: &mut Exchange, route: &RoutePlan, fields: &HeaderMap) -> Result<(), Refusal> {
     if route.limits.is_empty() {
         return Ok(());
     }
+    let store = route.limits.iter().find_map(|limit| limit.shared.as_ref());
+    let link = store.and_then(|shared| exchange.proxy.links.get(&shared.store));
+    let up = link.as_ref().is_some_and(|link| link.is_up());
+    if let (Some(shared), false) = (store, up) {
+        StoreState::count(&shared.store.state.unasked);
+        shared::note(exchange, &shared.store.name);
+    }
+    let charged = here(exchange, route, fields, up)?;
+    match link {
+        Some(link) if up => shared::ask(exchange, route, fields, &link, &charged).await,
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// What was charged, by the limit's place in the route.
+type Charged = Vec<(usize, Receipt)>;
+
+/// Asks this replica's own counts; `up` says that the store will be asked too.
+fn here(exchange: &mut Exchange, route: &RoutePlan, fields: &HeaderMap, up: bool) -> Result<Charged, Refusal> {
     let now = clock::nanos(exchange.started);
-    let mut charged: Vec<(usize, Receipt)> = Vec::new();
+    let mut charged = Charged::new();
     for (place, limit) in route.limits.iter().enumerate() {
+        match limit.shared.as_ref().filter(|_| !up).map(|shared| shared.when_away) {
+            None | Some(WhenAway::Local) => {}
+            Some(WhenAway::Closed) if limit.enforced => {
+                refund(&route.limits, &charged);
+                return Err(Refusal::LimitUnavailable);
+            }
+            Some(WhenAway::Open | WhenAway::Closed) => continue,
+        }
         let who = Who { client: exchange.client, route: &route.name, fields };
         let key = who.hash(&limit.key);
         let (decision, receipt) = limit.state.check(Ask { key, params: limit.params, now, cost: limit.cost });
@@ -65,7 +99,7 @@ pub fn check(exchange: &mut Exchange, route: &RoutePlan, fields: &HeaderMap) -> 
             }
         }
     }
-    Ok(())
+    Ok(charged)
 }
 
 fn refund(limits: &[std::sync::Arc<LimitPlan>], charged: &[(usize, Receipt)]) {
@@ -98,25 +132,44 @@ struct Who<'a> {
 }
 
 impl Who<'_> {
+    /// The process's own, for its tables.
     fn hash(&self, parts: &[RateKey]) -> u64 {
         let mut hasher = clock::hasher();
+        self.each(parts, &mut |bytes| one(&mut hasher, bytes));
+        hasher.finish()
+    }
+
+    /// The same at all replicas, and nobody can read the client from it.
+    fn digest(&self, parts: &[RateKey]) -> String {
+        let mut digest = Sha256::new();
+        self.each(parts, &mut |bytes| {
+            digest.update((bytes.len() as u64).to_le_bytes());
+            digest.update(bytes);
+        });
+        digest.finalize()[..16].iter().fold(String::with_capacity(32), |mut text, byte| {
+            // Writing to a String does not fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+
+    fn each(&self, parts: &[RateKey], take: &mut impl FnMut(&[u8])) {
         for part in parts {
             match part {
                 // An IPv6 client owns its /64: whoever has one address of it has them all.
                 RateKey::ClientIp => match self.client.to_canonical() {
-                    IpAddr::V4(address) => one(&mut hasher, &address.octets()),
-                    IpAddr::V6(address) => one(&mut hasher, &address.octets()[..8]),
+                    IpAddr::V4(address) => take(&address.octets()),
+                    IpAddr::V6(address) => take(&address.octets()[..8]),
                 },
-                RateKey::Route => one(&mut hasher, self.route.as_bytes()),
+                RateKey::Route => take(self.route.as_bytes()),
                 RateKey::Header(name) => {
                     let values = self.fields.get_all(name);
-                    values.iter().for_each(|value| one(&mut hasher, value.as_bytes()));
-                    hasher.write_usize(values.iter().count());
+                    values.iter().for_each(|value| take(value.as_bytes()));
+                    take(&(values.iter().count() as u64).to_le_bytes());
                 }
-                RateKey::Cookie(name) => one(&mut hasher, cookie(self.fields, name).unwrap_or_default()),
+                RateKey::Cookie(name) => take(cookie(self.fields, name).unwrap_or_default()),
             }
         }
-        hasher.finish()
     }
 
     /// For people; secrets become a mark by which the same one is known again.

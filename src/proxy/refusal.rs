@@ -36,7 +36,13 @@ pub enum Refusal {
     RateLimited {
         retry_after: Duration,
     },
+    /// The store that a limit is counted in is away, and the limit is to be closed then.
+    LimitUnavailable,
     ConcurrencyLimit,
+    /// It had to leave the queue for what matters more.
+    Shed,
+    /// It could not have been answered by its deadline.
+    DeadlineTooNear,
     /// The places for uploads that are still coming are all taken.
     UploadLimit,
     BreakerOpen {
@@ -118,7 +124,10 @@ impl Refusal {
             Refusal::Misdirected => MISDIRECTED,
             Refusal::LoopDetected => LOOP_DETECTED,
             Refusal::RateLimited { .. } => RATE_LIMITED,
+            Refusal::LimitUnavailable => LIMIT_UNAVAILABLE,
             Refusal::ConcurrencyLimit => CONCURRENCY_LIMIT,
+            Refusal::Shed => SHED,
+            Refusal::DeadlineTooNear => DEADLINE_TOO_NEAR,
             Refusal::UploadLimit => UPLOAD_LIMIT,
             Refusal::BreakerOpen { .. } => BREAKER_OPEN,
             Refusal::ConnectRefused => CONNECT_REFUSED,
@@ -145,7 +154,10 @@ impl Refusal {
             | Refusal::Maintenance { retry_after, .. }
             | Refusal::ReadOnly { retry_after, .. }
             | Refusal::RouteDisabled { retry_after } => Some(*retry_after),
-            Refusal::ConcurrencyLimit
+            Refusal::LimitUnavailable
+            | Refusal::ConcurrencyLimit
+            | Refusal::Shed
+            | Refusal::DeadlineTooNear
             | Refusal::UploadLimit
             | Refusal::ConnectRefused
             | Refusal::ConnectFailed
@@ -274,22 +286,21 @@ const LOOP_DETECTED: Entry = entry(
 );
 const RATE_LIMITED: Entry =
     entry("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests.", "http_request_denied", Fate::Refused, 8);
-const CONCURRENCY_LIMIT: Entry = entry(
-    "concurrency_limit",
+const LIMIT_UNAVAILABLE: Entry = entry(
+    "limit_unavailable",
     StatusCode::SERVICE_UNAVAILABLE,
-    "Too many requests are in progress.",
-    "connection_limit_reached",
+    "The service cannot count requests at present.",
+    "http_request_denied",
     Fate::Refused,
-    8,
+    14,
 );
-const UPLOAD_LIMIT: Entry = entry(
-    "upload_limit",
-    StatusCode::SERVICE_UNAVAILABLE,
-    "Too many uploads are in progress.",
-    "connection_limit_reached",
-    Fate::Refused,
-    8,
-);
+const CONCURRENCY_LIMIT: Entry = busy("concurrency_limit", "Too many requests are in progress.");
+const fn busy(label: &'static str, title: &'static str) -> Entry {
+    entry(label, StatusCode::SERVICE_UNAVAILABLE, title, "connection_limit_reached", Fate::Refused, 8)
+}
+const SHED: Entry = busy("shed", "The service is busy with more important requests.");
+const DEADLINE_TOO_NEAR: Entry = busy("deadline_too_near", "The service is busy and would answer too late.");
+const UPLOAD_LIMIT: Entry = busy("upload_limit", "Too many uploads are in progress.");
 const BREAKER_OPEN: Entry = entry(
     "breaker_open",
     StatusCode::SERVICE_UNAVAILABLE,

@@ -9,10 +9,13 @@ use super::identify::{X_REQUEST_ID, edit};
 use super::refusal::Refusal;
 use super::{rates, upgrade};
 use crate::core::{forwarded, headers};
+use crate::state::clock;
 use crate::state::lifecycle::Stage;
 use crate::upstream::UpstreamBody;
 
 const STRICT_TRANSPORT_SECURITY: HeaderName = header::STRICT_TRANSPORT_SECURITY;
+
+const EVENTS: &[u8] = b"text/event-stream";
 
 /// Turns the app's answer into ours; a switch of protocols becomes a tunnel.
 pub fn answer(
@@ -31,6 +34,12 @@ pub fn answer(
         for name in &route.response.remove {
             parts.headers.remove(name);
         }
+    }
+    let events = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(EVENTS));
+    if (switching || events)
+        && let Some(place) = &exchange.place
+    {
+        place.borrow_mut().becomes_stream(clock::now());
     }
     if switching {
         return upgrade::switch(exchange, Response::from_parts(parts, body), upgrade);

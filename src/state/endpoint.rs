@@ -9,11 +9,11 @@ use super::breaker::BreakerState;
 use super::clock;
 use super::hold::{HoldState, Listening};
 use super::journal::lock;
+use super::places::Places;
 use crate::core::balance::{self, Load, Seen};
 use crate::core::breaker::State;
 use crate::core::eject::{self, Record, Tally};
 use crate::core::health::{self, Health};
-use crate::core::inflight;
 
 /// One address of an upstream.
 pub struct EndpointState {
@@ -157,9 +157,7 @@ pub struct Changed {
 /// One upstream: the requests in flight and whose turn it is.
 #[derive(Default)]
 pub struct UpstreamState {
-    in_flight: AtomicUsize,
-    /// Those of them whose request body had not ended when they took their place.
-    uploads: AtomicUsize,
+    pub places: Arc<Places>,
     turn: AtomicUsize,
     /// Requests that wait while no endpoint listens.
     pub hold: Arc<HoldState>,
@@ -169,43 +167,10 @@ pub struct UpstreamState {
     ejecting: Mutex<()>,
 }
 
-/// A place among an upstream's requests in flight, given back when it is dropped.
-pub struct Place {
-    upstream: Arc<UpstreamState>,
-    upload: bool,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if self.upload {
-            self.upstream.uploads.fetch_sub(1, Ordering::AcqRel);
-        }
-        self.upstream.in_flight.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 impl UpstreamState {
-    /// Takes a place among at most `max` requests; `None` when there is none.
-    pub fn enter(self: &Arc<Self>, max: usize) -> Option<Place> {
-        take(&self.in_flight, max).then(|| Place { upstream: self.clone(), upload: false })
-    }
-
-    /// The same for a request whose body is still coming: one of at most `uploads_max` among the `max`.
-    pub fn enter_upload(self: &Arc<Self>, max: usize, uploads_max: usize) -> Option<Place> {
-        if !take(&self.uploads, uploads_max) {
-            return None;
-        }
-        if !take(&self.in_flight, max) {
-            self.uploads.fetch_sub(1, Ordering::AcqRel);
-            return None;
-        }
-        Some(Place { upstream: self.clone(), upload: true })
-    }
-
     /// The breaker of what this upstream answers on a route, adopted by name.
     pub fn route_breaker(&self, upstream: &str, route: &str) -> Arc<BreakerState> {
         let mut routes = lock(&self.routes);
-        routes.retain(|_, breaker| breaker.strong_count() > 0);
         if let Some(living) = routes.get(route).and_then(Weak::upgrade) {
             return living;
         }
@@ -221,7 +186,7 @@ impl UpstreamState {
     }
 
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Acquire)
+        self.places.open()
     }
 
     /// A number that grows with each request, for round robin.
@@ -231,6 +196,7 @@ impl UpstreamState {
 
     /// A plan names it; whether an earlier one did.
     pub fn was_planned(&self) -> bool {
+        lock(&self.routes).retain(|_, breaker| breaker.strong_count() > 0);
         self.planned.swap(true, Ordering::Relaxed)
     }
 
@@ -238,13 +204,4 @@ impl UpstreamState {
     pub fn ejecting(&self) -> MutexGuard<'_, ()> {
         lock(&self.ejecting)
     }
-}
-
-/// Counts one more, unless there are `max` already.
-fn take(count: &AtomicUsize, max: usize) -> bool {
-    let admitted = inflight::admit(count.fetch_add(1, Ordering::AcqRel), max);
-    if !admitted {
-        count.fetch_sub(1, Ordering::AcqRel);
-    }
-    admitted
 }

@@ -9,5 +9,7 @@ pub mod hold;
 pub mod journal;
 pub mod lifecycle;
 pub mod limit;
+pub mod places;
 pub mod states;
+pub mod store;
 pub mod switch;

@@ -12,26 +12,38 @@ use super::endpoint::{EndpointState, UpstreamState};
 use super::journal::{Journal, lock};
 use super::lifecycle::Lifecycle;
 use super::limit::LimitState;
+use super::store::StoreState;
 use super::switch::SwitchState;
 
 /// Weak references by identity.
-struct Registry<K, V>(Mutex<HashMap<K, Weak<V>>>);
+struct Registry<K, V>(Mutex<Entries<K, V>>);
+
+struct Entries<K, V> {
+    by_identity: HashMap<K, Weak<V>>,
+    /// So many entries before the forgotten ones are looked for again: adopting many costs as many steps.
+    sweep_at: usize,
+}
+
+const SWEEP_AT_MIN: usize = 64;
 
 impl<K, V> Default for Registry<K, V> {
     fn default() -> Self {
-        Registry(Mutex::new(HashMap::new()))
+        Registry(Mutex::new(Entries { by_identity: HashMap::new(), sweep_at: SWEEP_AT_MIN }))
     }
 }
 
 impl<K: Eq + Hash, V> Registry<K, V> {
     fn adopt(&self, key: K, fresh: impl FnOnce() -> V) -> Arc<V> {
         let mut entries = lock(&self.0);
-        entries.retain(|_, entry| entry.strong_count() > 0);
-        if let Some(living) = entries.get(&key).and_then(Weak::upgrade) {
+        if let Some(living) = entries.by_identity.get(&key).and_then(Weak::upgrade) {
             return living;
         }
+        if entries.by_identity.len() >= entries.sweep_at {
+            entries.by_identity.retain(|_, entry| entry.strong_count() > 0);
+            entries.sweep_at = SWEEP_AT_MIN.max(entries.by_identity.len() * 2);
+        }
         let made = Arc::new(fresh());
-        entries.insert(key, Arc::downgrade(&made));
+        entries.by_identity.insert(key, Arc::downgrade(&made));
         made
     }
 }
@@ -42,6 +54,7 @@ pub struct States {
     upstreams: Registry<String, UpstreamState>,
     endpoints: Registry<(String, String), EndpointState>,
     limits: Registry<String, LimitState>,
+    stores: Registry<String, StoreState>,
     dependencies: Registry<String, DependencyState>,
     budgets: Registry<(String, String), BudgetState>,
     switches: Registry<(&'static str, String), SwitchState>,
@@ -66,6 +79,11 @@ impl States {
         self.limits.adopt(identity.to_owned(), LimitState::default)
     }
 
+    /// `identity` is the store's name and where it is.
+    pub fn store(&self, identity: &str) -> Arc<StoreState> {
+        self.stores.adopt(identity.to_owned(), StoreState::default)
+    }
+
     /// `identity` is the dependency's name and what is asked.
     pub fn dependency(&self, identity: &str) -> Arc<DependencyState> {
         self.dependencies.adopt(identity.to_owned(), DependencyState::default)
@@ -84,6 +102,11 @@ impl States {
     /// The number under which each worker keeps its pool for what `identity` describes.
     pub fn pool_slot(&self, identity: &str) -> usize {
         self.slots.of("pool", identity)
+    }
+
+    /// The number under which each worker keeps its connection to a store.
+    pub fn store_slot(&self, name: &str) -> usize {
+        self.slots.of("store", name)
     }
 
     /// The number under which a listener is known for as long as the process lives.

@@ -35,6 +35,7 @@ pub mod tls;
 pub mod dependency;
 pub mod probe;
 pub mod rt;
+pub mod store;
 
 pub use body::{BodyError, BodySender, RequestBody, Side};
 pub use connect::{Alpn, ConnectError, ConnectProblem, Connected, connect};

@@ -7,5 +7,7 @@ mod support;
 
 mod breakers;
 mod hold;
+mod places;
 mod retries;
+mod stores;
 mod switches;

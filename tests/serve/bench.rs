@@ -68,6 +68,7 @@ fn route(name: &str, path: &str, body_max: Option<u64>) -> wanted::Route {
         action: wanted::RouteAction::Forward { upstream: "app".to_owned(), rewrite_prefix: None },
         timeouts: defaults().timeouts,
         retry: defaults().retry,
+        priority: outrigger::core::admission::Priority::Default,
         rate_limits: Vec::new(),
         body_max,
         flag: None,
@@ -136,6 +137,8 @@ fn upstream(app: u16) -> wanted::Upstream {
         },
         hold: wanted::Hold { wait_max: Duration::ZERO, requests_max: 1 },
         concurrency_max: 10_000,
+        adaptive: wanted::Adaptive { mode: wanted::Mode::Off, min: 1, max: 1 },
+        queue: wanted::Queue { max: 0, wait_max: std::time::Duration::ZERO },
         tls: None,
     }
 }
@@ -161,6 +164,7 @@ fn settings(options: &Options, app: u16) -> Settings {
         trusted_proxies: Vec::new(),
         upstreams: vec![upstream(app)],
         rate_limits: Vec::new(),
+        stores: Vec::new(),
         routes: vec![route("everything", "/*", None), route("early", "/early", Some(1000))],
         defaults: defaults(),
         security_headers: wanted::SecurityHeaders {

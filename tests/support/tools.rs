@@ -88,6 +88,10 @@ impl Running {
         SocketAddr::from(([127, 0, 0, 1], self.port()))
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn ended(&mut self) -> bool {
         self.child.try_wait().expect("wait").is_some()
     }

@@ -1,7 +1,7 @@
 //! The part of `status` that policies fill: rate limits, dependencies, switches.
 
 use super::{Table, line};
-use crate::admin::status::{Dependency, RateLimit};
+use crate::admin::status::{Dependency, RateLimit, Store};
 use crate::admin::switches::Switch;
 
 pub fn rate_limits(out: &mut String, limits: &[RateLimit]) {
@@ -12,6 +12,17 @@ pub fn rate_limits(out: &mut String, limits: &[RateLimit]) {
         for key in &limit.refused_keys {
             line(out, &format!("  {verb} {} times: {}", key.count, key.key));
         }
+    }
+}
+
+pub fn stores(out: &mut String, stores: &[Store]) {
+    for store in stores {
+        let is = match store.ok {
+            Some(true) => "well".to_owned(),
+            Some(false) => format!("AWAY: {}", store.words),
+            None => "not connected yet".to_owned(),
+        };
+        line(out, &format!("store {}: {is}", store.name));
     }
 }
 

@@ -6,8 +6,8 @@ use http::HeaderName;
 
 use crate::config::settings as wanted;
 use crate::core::breaker::Consecutive;
-use crate::core::{backoff, breaker, bucket, budget};
-use crate::plan::{BreakerPlan, BudgetPlan, LimitPlan, RateKey, Retry, Timeouts, headers};
+use crate::core::{admission, backoff, breaker, bucket, budget, gradient};
+use crate::plan::{BreakerPlan, BudgetPlan, LimitPlan, RateKey, Retry, SharedLimit, StorePlan, Timeouts, headers};
 use crate::state::states::States;
 
 pub fn retry(states: &States, route: &wanted::Route) -> Retry {
@@ -44,7 +44,19 @@ fn budget(states: &States, upstream: &str, route: &wanted::Route) -> BudgetPlan 
     }
 }
 
-pub fn limit(states: &States, limit: &wanted::RateLimit) -> Option<Arc<LimitPlan>> {
+/// `service` and the limit's name and key say whose counts are one.
+pub fn limit(
+    states: &States,
+    service: &str,
+    stores: &[Arc<StorePlan>],
+    limit: &wanted::RateLimit,
+) -> Option<Arc<LimitPlan>> {
+    let shared = limit.shared.as_ref().and_then(|shared| {
+        let store = stores.iter().find(|store| *store.name == *shared.store)?.clone();
+        let key: Vec<String> = limit.key.iter().map(ToString::to_string).collect();
+        let prefix = format!("outrigger:{service}:{}:{}:", limit.name, key.join("+"));
+        Some(SharedLimit { store, prefix, when_away: shared.when_away })
+    });
     let key = limit.key.iter().filter_map(|part| match part {
         wanted::RateKey::ClientIp => Some(RateKey::ClientIp),
         wanted::RateKey::Route => Some(RateKey::Route),
@@ -60,8 +72,21 @@ pub fn limit(states: &States, limit: &wanted::RateLimit) -> Option<Arc<LimitPlan
             cost: limit.cost,
             enforced: limit.mode == wanted::Mode::Enforce,
             state: states.limit(&format!("{} {:?}", limit.name, limit.key)),
+            shared,
         })
     })
+}
+
+/// An upstream's places and queue.
+pub fn admission(upstream: &wanted::Upstream) -> admission::Params {
+    let wanted::Adaptive { mode, min, max } = upstream.adaptive;
+    admission::Params {
+        cap: upstream.concurrency_max,
+        adaptive: (mode != wanted::Mode::Off).then_some(gradient::Params { min, max }),
+        enforced: mode == wanted::Mode::Enforce,
+        queue_max: upstream.queue.max,
+        wait_max: upstream.queue.wait_max,
+    }
 }
 
 pub fn timeouts(timeouts: &wanted::Timeouts) -> Timeouts {

@@ -1,0 +1,425 @@
+//! How many requests an app may work on at once, learned from its latency. Nobody has to know its capacity.
+//!
+//! The algorithm is Gradient2 of Netflix's concurrency-limits: the latency of the last moment against a long-term
+//! average of it. Against an average, not a minimum: a minimum squeezes an app to the speed of its luckiest request.
+//! A limit in use grows by its square root as long as latency stays within the tolerance, and shrinks with the
+//! gradient when it does not. Six things are different, each because a simulation failed without it:
+//! - It shrinks from what is in flight, not from a limit that nobody reached: an app that becomes ten times slower is
+//!   relieved within a window or two.
+//! - It takes a shrink back when the app then did less work (`THROUGHPUT_LOST`): the latency was the work's own, not a
+//!   queue's, and is learned as the new normal. So a change of the mix of requests does not starve an app.
+//! - It is kept near what is used: a limit far above it would let a queue grow in the app before the first slow answer.
+//! - A window must be slower than chance explains, by the variance of single answers: where some requests are slow by
+//!   themselves, the average of ten of them says little.
+//! - It is not judged before slow answers had the time to come, and there is no limit until then.
+//! - While latency is high the long-term average learns slowly, or a long overload would become normal.
+//!
+//! Waiting is not done here, and neither is counting: the caller says how many are in flight.
+
+use std::time::{Duration, Instant};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Params {
+    pub min: usize,
+    pub max: usize,
+}
+
+/// Latency up to this many times the average is no reason to shrink.
+const TOLERANCE: f64 = 1.5;
+/// A window ends after this long, when it has enough samples …
+const WINDOW: Duration = Duration::from_millis(100);
+const WINDOW_SAMPLES: u32 = 10;
+/// … or after this long with any.
+const WINDOW_MAX: Duration = Duration::from_secs(1);
+/// The smallest factor of one shrink.
+const SHRINK_MIN: f64 = 0.5;
+/// Windows that the long-term average spans.
+const LONG_WINDOWS: f64 = 600.0;
+/// How many begin it, for at least how long, and for how many times the longest latency so far: what is slow by itself
+/// must have been seen before the first judgement.
+const WARM_UP: u32 = 10;
+const WARM_UP_MIN: f64 = 1.0;
+const WARM_UP_LATENCIES: f64 = 3.0;
+/// How many standard errors a window's average must be above what is tolerated: ten requests of which three are slow by
+/// themselves are chance.
+const CHANCE: f64 = 4.0;
+/// How much a window with high latency teaches the average: next to nothing, until the limit is at its minimum. What
+/// is slow there is slow by itself.
+const CONGESTED_WEIGHT: f64 = 0.02 / LONG_WINDOWS;
+const LOWEST_WEIGHT: f64 = 0.1;
+/// Room above the gradient, in requests: Gradient2's queue size.
+const QUEUE: f64 = 4.0;
+/// The limit is at most this many times what was lately in flight, so that a sudden overload meets a limit that means
+/// something; but never less than this for that reason.
+const HEADROOM: f64 = 3.0;
+const HEADROOM_MIN: f64 = 32.0;
+/// How that "lately" fades with each window.
+const PEAK_FADES: f64 = 0.99;
+/// Latency up to this many times the average lets a limit in use grow by a quarter at a time.
+const CALM: f64 = 1.2;
+/// A shrink after which the app does less than this share of its work is taken back.
+const THROUGHPUT_LOST: f64 = 0.75;
+/// … measured over windows of at least this many samples, because a few come in bursts,
+const EVIDENCE: u32 = 2 * WINDOW_SAMPLES;
+/// … at a latency that is the same within this factor.
+const SAME_LATENCY: f64 = 1.15;
+
+/// The limit of one upstream, and what it was learned from.
+#[derive(Clone, Debug)]
+pub struct Limit {
+    limit: f64,
+    /// The long-term average in seconds; 0 while nothing is known.
+    long: f64,
+    /// The long-term average of the squared differences from it.
+    variance: f64,
+    windows: u32,
+    /// Seconds of all windows, and the longest latency in them while the average was begun.
+    seconds: f64,
+    longest: f64,
+    /// No latency was ever high: the limit doubles instead of growing by its root.
+    starting: bool,
+    window: Window,
+    shrunk: Option<Shrunk>,
+    /// The most in flight in the last windows of normal latency.
+    peak: f64,
+    /// The last window's latency was high.
+    congested: bool,
+    /// The last window's average in seconds.
+    short: f64,
+}
+
+/// What was before the last shrink.
+#[derive(Clone, Copy, Debug)]
+struct Shrunk {
+    limit: f64,
+    /// Samples per second.
+    throughput: f64,
+    short: f64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Window {
+    began: Option<Instant>,
+    samples: u32,
+    sum: f64,
+    squares: f64,
+    longest: f64,
+    in_flight_max: usize,
+    in_flight_last: usize,
+}
+
+impl Limit {
+    pub fn new(params: &Params) -> Limit {
+        Limit {
+            // Nothing is known: an app may well answer many at once, and slowly.
+            limit: params.max.max(params.min) as f64,
+            long: 0.0,
+            variance: 0.0,
+            windows: 0,
+            seconds: 0.0,
+            longest: 0.0,
+            starting: true,
+            window: Window::default(),
+            shrunk: None,
+            peak: 0.0,
+            congested: false,
+            short: 0.0,
+        }
+    }
+
+    /// Requests that may be in flight; at least 1.
+    pub fn max(&self, params: &Params) -> usize {
+        (self.limit as usize).clamp(params.min.max(1), params.max.max(params.min).max(1))
+    }
+
+    /// What an answer takes at present; zero while nothing is known.
+    pub fn latency(&self) -> Duration {
+        Duration::from_secs_f64(self.short)
+    }
+
+    /// The long-term average latency.
+    pub fn latency_long(&self) -> Duration {
+        Duration::from_secs_f64(self.long)
+    }
+
+    /// One answer's time to its first byte; `in_flight` is how many there were with it. A request that was given up
+    /// counts with the time it had waited: it would have taken longer still.
+    pub fn sample(&mut self, latency: Duration, in_flight: usize, params: &Params, now: Instant) {
+        let window = &mut self.window;
+        let began = *window.began.get_or_insert(now);
+        window.samples += 1;
+        let seconds = latency.as_secs_f64().max(1e-6);
+        window.sum += seconds;
+        window.squares += (seconds - self.long).powi(2);
+        window.longest = window.longest.max(seconds);
+        window.in_flight_last = in_flight;
+        window.in_flight_max = window.in_flight_max.max(in_flight);
+        let elapsed = now.saturating_duration_since(began);
+        if (elapsed >= WINDOW && window.samples >= WINDOW_SAMPLES) || elapsed >= WINDOW_MAX {
+            let window = std::mem::take(window);
+            self.window.began = Some(now);
+            self.close(&window, elapsed.as_secs_f64(), params);
+        }
+    }
+
+    fn close(&mut self, window: &Window, seconds: f64, params: &Params) {
+        let short = window.sum / f64::from(window.samples);
+        let throughput = f64::from(window.samples) / seconds.max(1e-6);
+        self.short = short;
+        let warm_up = self.warm_up(window, seconds);
+        let chance = CHANCE * (self.variance / f64::from(window.samples)).sqrt();
+        let gradient = if self.long > 0.0 { ((TOLERANCE * self.long + chance) / short).min(1.0) } else { 1.0 };
+        let congested = gradient < 1.0 && !warm_up;
+        let used = window.in_flight_max as f64;
+        let lowest = self.limit <= params.min.max(1) as f64 && used <= self.limit;
+        let weight = match (warm_up, congested, lowest) {
+            (true, ..) => 1.0 / f64::from(self.windows),
+            (false, false, _) => 1.0 / LONG_WINDOWS,
+            (false, true, true) => LOWEST_WEIGHT,
+            (false, true, false) => CONGESTED_WEIGHT,
+        };
+        self.learn(short, window.squares / f64::from(window.samples), weight, chance);
+        if congested && window.in_flight_last as f64 > self.limit {
+            // The last shrink has not taken effect yet: a second one would answer the same queue twice.
+        } else if let Some(before) = self.shrunk.take()
+            && congested
+            && throughput < THROUGHPUT_LOST * before.throughput
+            && (before.short / SAME_LATENCY..before.short * SAME_LATENCY).contains(&short)
+        {
+            // Less room, less work, and no faster: the latency is not a queue's.
+            self.limit = before.limit;
+            self.long = short.min(before.short);
+        } else if congested {
+            self.starting = false;
+            let from = self.limit.min(used);
+            let to = from * gradient.max(SHRINK_MIN) + QUEUE;
+            if to < self.limit {
+                // What was done before the trouble began says nothing of what can be done in it.
+                self.shrunk =
+                    (self.congested && window.samples >= EVIDENCE).then_some(Shrunk { limit: from, throughput, short });
+                self.limit = to;
+            }
+        } else {
+            if used >= self.limit / 2.0 {
+                let calm = short <= CALM * self.long;
+                let step = if self.starting { self.limit } else { self.limit.sqrt().max(QUEUE) };
+                self.limit += if calm { step.max(self.limit / 4.0) } else { step };
+            }
+            self.peak = used.max(self.peak * PEAK_FADES);
+            self.limit = self.limit.min((HEADROOM * self.peak).max(HEADROOM_MIN));
+        }
+        self.congested = congested;
+        self.limit = self.limit.clamp(params.min.max(1) as f64, params.max.max(params.min).max(1) as f64);
+    }
+
+    /// Whether the average is only begun.
+    fn warm_up(&mut self, window: &Window, seconds: f64) -> bool {
+        self.windows = self.windows.saturating_add(1);
+        self.seconds += seconds;
+        let warm_up = |limit: &Limit| {
+            limit.windows <= WARM_UP || limit.seconds < WARM_UP_MIN.max(WARM_UP_LATENCIES * limit.longest)
+        };
+        if warm_up(self) {
+            self.longest = self.longest.max(window.longest);
+        }
+        warm_up(self)
+    }
+
+    fn learn(&mut self, short: f64, squares: f64, weight: f64, chance: f64) {
+        self.long += (short - self.long) * weight;
+        self.variance += (squares - self.variance) * weight;
+        // An average left far above what is usual now would hide the next overload (as Gradient2 does).
+        if self.long > 2.0 * short + chance {
+            self.long *= 0.95;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::core::testing::{Random, origin};
+
+    const ROOM: usize = 256;
+    const WAIT: f64 = 0.5;
+    const PARAMS: Params = Params { min: 10, max: 1000 };
+
+    /// An app with `workers` and a FIFO queue; before it a gate that lets `Limit::max` through, makes [`ROOM`] wait for
+    /// at most [`WAIT`] seconds, and refuses the rest.
+    struct App {
+        workers: Vec<f64>,
+        /// When each request ends, when it was let through, and when it came.
+        in_flight: VecDeque<(f64, f64, f64)>,
+        waiting: VecDeque<f64>,
+        refused: u32,
+        well: u32,
+        service: f64,
+        /// Of requests that are slow by themselves: how many, and how many times slower.
+        slow: (f64, f64),
+        limit: Limit,
+        start: Instant,
+        random: Random,
+    }
+
+    impl App {
+        fn new(seed: u64, workers: usize) -> App {
+            App {
+                workers: vec![0.0; workers],
+                in_flight: VecDeque::new(),
+                waiting: VecDeque::new(),
+                refused: 0,
+                well: 0,
+                service: 0.0,
+                slow: (0.0, 1.0),
+                limit: Limit::new(&PARAMS),
+                start: origin(),
+                random: Random::new(seed),
+            }
+        }
+
+        /// From `from` to `to` seconds, `rate` arrivals a second that each cost `service` seconds of a worker.
+        /// Returns how many were refused, served within a second, and arrived.
+        fn run(&mut self, from: f64, to: f64, rate: f64, service: f64) -> (u32, u32, u32) {
+            (self.refused, self.well, self.service) = (0, 0, service);
+            let (mut arrived, mut now) = (0, from);
+            loop {
+                now += -(1.0 - self.random.unit()).ln() / rate;
+                if now >= to {
+                    return (self.refused, self.well, arrived);
+                }
+                arrived += 1;
+                self.settle(now);
+                if self.in_flight.len() < self.limit.max(&PARAMS) {
+                    self.begin(now, now);
+                } else if self.waiting.len() < ROOM {
+                    self.waiting.push_back(now);
+                } else {
+                    self.refused += 1;
+                }
+            }
+        }
+
+        fn begin(&mut self, now: f64, came: f64) {
+            let free = (0..self.workers.len()).min_by(|a, b| self.workers[*a].total_cmp(&self.workers[*b])).unwrap();
+            let slow = if self.random.unit() < self.slow.0 { self.slow.1 } else { 1.0 };
+            let ends = self.workers[free].max(now) + self.service * slow;
+            self.workers[free] = ends;
+            let place = self.in_flight.partition_point(|(end, ..)| *end <= ends);
+            self.in_flight.insert(place, (ends, now, came));
+        }
+
+        fn settle(&mut self, now: f64) {
+            while self.in_flight.front().is_some_and(|(ends, ..)| *ends <= now) {
+                let count = self.in_flight.len();
+                let Some((ends, began, came)) = self.in_flight.pop_front() else { return };
+                self.well += u32::from(ends - came <= 1.0);
+                let at = self.start + Duration::from_secs_f64(ends);
+                self.limit.sample(Duration::from_secs_f64(ends - began), count, &PARAMS, at);
+                let max = self.limit.max(&PARAMS);
+                assert!((PARAMS.min..=PARAMS.max).contains(&max));
+                while self.in_flight.len() < max
+                    && let Some(came) = self.waiting.pop_front()
+                {
+                    if ends - came <= WAIT { self.begin(ends, came) } else { self.refused += 1 }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_refused_at_a_steady_seventy_percent() {
+        for seed in 0..400 {
+            let workers = 1 + Random::new(seed).below(30) as usize;
+            let mut app = App::new(seed, workers);
+            let (refused, ..) = app.run(0.0, 6.0, 0.7 * workers as f64 / 0.02, 0.02);
+            assert_eq!(refused, 0, "seed {seed}, {workers} workers");
+        }
+    }
+
+    /// Some requests are slow by themselves, at any share and by any factor. That is no queue, and costs nobody a place.
+    #[test]
+    fn a_mix_of_quick_and_slow_work_is_no_overload() {
+        let mut bad = Vec::new();
+        for seed in 0..60 {
+            let mut random = Random::new(seed);
+            let workers = 8 + random.below(120) as usize;
+            let (share, factor) = (random.unit() * 0.5, 2.0 + random.unit() * 98.0);
+            let mut app = App::new(seed, workers);
+            app.slow = (share, factor);
+            let mean = 0.005 * (1.0 + share * (factor - 1.0));
+            let rate = 0.7 * workers as f64 / mean;
+            let (refused, _, arrived) = app.run(0.0, 15.0, rate, 0.005);
+            if refused > 0 {
+                bad.push(format!("seed {seed}: {workers} workers, {share:.2} x {factor:.0}, {rate:.0}/s: {refused} of {arrived}, limit {}", app.limit.max(&PARAMS)));
+            }
+        }
+        assert!(bad.is_empty(), "{}:\n{}", bad.len(), bad.join("\n"));
+    }
+
+    /// Three times the load, or an app ten times slower, for five seconds: what is served is served in time, it is as
+    /// much as the app can do, and two seconds later nothing is refused any more.
+    #[test]
+    fn overload_costs_only_what_is_above_the_capacity() {
+        for seed in 0..100 {
+            let workers = 5 + Random::new(seed).below(30) as usize;
+            let capacity = workers as f64 / 0.02;
+            for (load, service) in [(3.0, 0.02), (0.7, 0.2)] {
+                let mut app = App::new(seed, workers);
+                app.run(0.0, 25.0, 0.7 * capacity, 0.02);
+                app.run(25.0, 26.0, load * capacity, service);
+                let (_, well, _) = app.run(26.0, 30.0, load * capacity, service);
+                let able = 4.0 * workers as f64 / service;
+                assert!(
+                    f64::from(well) >= able * if load > 1.0 { 0.95 } else { 0.35 },
+                    "seed {seed}, {load}: {well} of {able}"
+                );
+                app.run(30.0, 32.0, 0.7 * capacity, 0.02);
+                let (refused, well, arrived) = app.run(32.0, 35.0, 0.7 * capacity, 0.02);
+                let well = well + app.in_flight.len() as u32;
+                assert!(refused * 100 <= arrived && well * 100 >= arrived * 99, "seed {seed}: {refused} of {arrived}");
+            }
+        }
+    }
+
+    /// The mix of requests changes for good: ten times the latency, and no queue is its cause.
+    #[test]
+    fn slower_work_becomes_normal_instead_of_starving_the_app() {
+        for seed in 0..20 {
+            let mut app = App::new(seed, 500);
+            app.run(0.0, 5.0, 2000.0, 0.02);
+            app.run(5.0, 9.0, 2000.0, 0.2);
+            let (refused, _, arrived) = app.run(9.0, 14.0, 2000.0, 0.2);
+            assert!(refused * 20 <= arrived, "seed {seed}: {refused} of {arrived}, limit {}", app.limit.max(&PARAMS));
+        }
+    }
+
+    /// A restart into full load: the limit is found within a second.
+    #[test]
+    fn an_app_that_does_much_at_once_is_let() {
+        let mut app = App::new(1, 2000);
+        app.run(0.0, 3.0, 700.0, 1.0);
+        let (refused, ..) = app.run(3.0, 6.0, 700.0, 1.0);
+        assert_eq!(refused, 0, "limit {}", app.limit.max(&PARAMS));
+    }
+
+    /// Whatever is sampled, the limit stays within its bounds and the numbers stay numbers.
+    #[test]
+    fn no_sequence_of_samples_leaves_the_bounds() {
+        for seed in 0..10_000 {
+            let mut random = Random::new(seed);
+            let params = Params { min: random.below(20) as usize, max: random.below(2000) as usize };
+            let (mut limit, mut now) = (Limit::new(&params), origin());
+            for _ in 0..60 {
+                now += Duration::from_micros(random.below(300_000));
+                let digits = 1 + random.below(11) as u32;
+                let latency = Duration::from_nanos(random.below(10u64.pow(digits)));
+                limit.sample(latency, random.below(3000) as usize, &params, now);
+                let max = limit.max(&params);
+                assert!(max >= params.min.max(1) && max <= params.max.max(params.min).max(1), "seed {seed}: {max}");
+                assert!(limit.long.is_finite() && limit.short.is_finite());
+            }
+        }
+    }
+}
