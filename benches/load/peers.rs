@@ -114,7 +114,9 @@ fn peer(program: &Program, place: &Path, kind: Kind, scratch: &Path, app: u16) -
     let said = Command::new(place).arg(program.version).output();
     let said = said.map(|out| [out.stdout, out.stderr].concat()).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
-    let version = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("").trim().to_owned();
+    let line = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("").trim();
+    // Some say the path they were started by first.
+    let version = line.split_once("version: ").map_or(line, |(_, version)| version).to_owned();
     let name = format!("{} {}", program.name, kind.name());
     let site = Site::new(scratch, &name, app);
     let file = site.write(program.extension, &(program.configuration)(&site, kind));
