@@ -1,195 +1,217 @@
 //! The load: closed loop for saturation, open loop for latency. An open-loop request has an intended start that does
 //! not depend on the answers before it, and its latency counts from there, so that a stall is not omitted
-//! (coordinated omission, Gil Tene 2013).
+//! (coordinated omission, Gil Tene 2013). A thread of its own keeps the pace: the runtime's timer counts whole
+//! milliseconds, which is more than most answers take.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::LocalSet;
 
-const REQUEST: &[u8] = b"GET /bench HTTP/1.1\r\nHost: bench.example\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n";
-const BODY: usize = 1024;
+use super::client::{Client, Target, ask_http2, http2};
+use super::scenario::{Scenario, Wire};
+use super::websocket::Talk;
 
-/// The app behind every proxy: 1 KB, at once, on kept-alive connections.
-pub struct App {
-    pub port: u16,
-    pub serve: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
-pub async fn app() -> App {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    let answer =
-        format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {BODY}\r\n\r\n{}", "x".repeat(BODY));
-    let answer: &'static [u8] = Box::leak(answer.into_bytes().into_boxed_slice());
-    let serve = async move {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else { continue };
-            let _ = stream.set_nodelay(true);
-            tokio::spawn(answer_all(stream, answer));
-        }
-    };
-    App { port, serve: Box::pin(serve) }
-}
-
-async fn answer_all(mut stream: TcpStream, answer: &'static [u8]) {
-    let mut buffer = Vec::with_capacity(8192);
-    loop {
-        match stream.read_buf(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-        while let Some(end) = find(&buffer, b"\r\n\r\n") {
-            buffer.drain(..end + 4);
-            if stream.write_all(answer).await.is_err() {
-                return;
-            }
-        }
-    }
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
-}
-
-pub struct Load {
-    pub port: u16,
-    pub connections: usize,
+pub struct Load<'a> {
+    pub target: Target,
+    pub scenario: &'a Scenario,
     pub duration: Duration,
 }
 
+#[derive(Default)]
 pub struct Closed {
     pub requests: u64,
+    pub bytes: u64,
     pub errors: u64,
     pub took: Duration,
 }
 
-/// As many requests as the connections carry, one after the other on each.
-pub async fn saturate(load: &Load) -> Closed {
+impl Closed {
+    fn note(&mut self, answer: Option<usize>) -> bool {
+        match answer {
+            Some(bytes) => {
+                self.requests += 1;
+                self.bytes += bytes as u64;
+            }
+            None => self.errors += 1,
+        }
+        answer.is_some()
+    }
+}
+
+/// As many requests as the connections carry, one after the other on each (or on each stream).
+pub async fn saturate(load: &Load<'_>) -> Closed {
     let began = Instant::now();
     let until = began + load.duration;
-    let mut clients = JoinSet::new();
-    for _ in 0..load.connections {
-        let port = load.port;
-        clients.spawn(async move {
-            let (mut requests, mut errors) = (0, 0);
-            let mut client = Client::connect(port).await;
-            while Instant::now() < until {
-                let answered = match &mut client {
-                    Some(open) => open.ask().await,
-                    None => false,
-                };
-                if answered {
-                    requests += 1;
-                } else {
-                    errors += 1;
-                    client = Client::connect(port).await;
-                }
-            }
-            (requests, errors)
-        });
+    let total = Rc::new(RefCell::new(Closed::default()));
+    let local = LocalSet::new();
+    for _ in 0..load.scenario.connections {
+        let (target, scenario, total) = (load.target.clone(), *load.scenario, total.clone());
+        if scenario.is_http2() {
+            local.spawn_local(streams(target, scenario, until, total));
+        } else if scenario.wire == Wire::WebSocket {
+            local.spawn_local(messages(target, until, total));
+        } else {
+            local.spawn_local(requests(target, scenario, until, total));
+        }
     }
-    let (mut requests, mut errors) = (0, 0);
-    while let Some(Ok((done, failed))) = clients.join_next().await {
-        requests += done;
-        errors += failed;
-    }
-    Closed { requests, errors, took: began.elapsed() }
+    local.await;
+    let mut closed = total.take();
+    closed.took = began.elapsed();
+    closed
 }
+
+async fn requests(target: Target, scenario: Scenario, until: Instant, total: Rc<RefCell<Closed>>) {
+    let request = scenario.request();
+    let mut kept: Option<Client> = None;
+    while Instant::now() < until {
+        let mut client = match kept.take() {
+            Some(client) => Some(client),
+            None => Client::connect(&target).await,
+        };
+        let answer = match &mut client {
+            Some(open) => open.ask(&request).await,
+            None => None,
+        };
+        if total.borrow_mut().note(answer) && !scenario.new_connection {
+            kept = client;
+        } else if answer.is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await; // a proxy that is gone must not be hammered
+        }
+    }
+}
+
+async fn messages(target: Target, until: Instant, total: Rc<RefCell<Closed>>) {
+    let mut talk = Talk::open(&target).await;
+    while Instant::now() < until {
+        let answer = match &mut talk {
+            Some(open) => open.say().await,
+            None => None,
+        };
+        if !total.borrow_mut().note(answer) {
+            tokio::time::sleep(Duration::from_millis(1)).await; // a proxy that is gone must not be hammered
+            talk = Talk::open(&target).await;
+        }
+    }
+}
+
+async fn streams(target: Target, scenario: Scenario, until: Instant, total: Rc<RefCell<Closed>>) {
+    let scheme = if target.tls.is_some() { "https" } else { "http" };
+    while Instant::now() < until {
+        let Some(sender) = http2(&target).await else {
+            total.borrow_mut().note(None);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            continue;
+        };
+        let local = LocalSet::new();
+        for _ in 0..scenario.streams {
+            let (mut sender, total) = (sender.clone(), total.clone());
+            local.spawn_local(async move {
+                while Instant::now() < until {
+                    let answer = ask_http2(&mut sender, scheme, scenario.path).await;
+                    if !total.borrow_mut().note(answer) {
+                        return;
+                    }
+                }
+            });
+        }
+        local.await;
+    }
+}
+
+/// What takes longer counts as this long.
+const LATENCY_MAX_US: u64 = 60_000_000;
 
 pub struct Open {
     /// Microseconds.
     pub latency: Histogram<u64>,
+    pub requests: u64,
     pub errors: u64,
 }
 
-/// `rate` requests a second, spread evenly over the connections, whatever the answers do.
-pub async fn at_rate(load: &Load, rate: u64) -> Open {
-    let began = Instant::now() + Duration::from_millis(50);
-    let total = (load.duration.as_secs_f64() * rate as f64) as u64;
-    let every = Duration::from_secs_f64(1.0 / rate as f64);
-    let mut clients = JoinSet::new();
-    for lane in 0..load.connections as u64 {
-        let (port, lanes) = (load.port, load.connections as u64);
-        clients.spawn(async move {
-            let (mut latencies, mut errors) = (Vec::new(), 0);
-            let mut client = Client::connect(port).await;
-            for number in (lane..total).step_by(lanes as usize) {
-                let intended = began + every * number as u32;
-                tokio::time::sleep_until(intended.into()).await;
-                let answered = match &mut client {
-                    Some(open) => open.ask().await,
-                    None => false,
-                };
-                if answered {
-                    latencies.push(intended.elapsed().as_micros() as u64);
-                } else {
-                    errors += 1;
-                    client = Client::connect(port).await;
-                }
-            }
-            (latencies, errors)
-        });
-    }
-    let mut latency = Histogram::new(3).expect("three digits are valid");
-    let mut errors = 0;
-    while let Some(Ok((latencies, failed))) = clients.join_next().await {
-        errors += failed;
-        for micros in latencies {
-            latency.saturating_record(micros.max(1));
+impl Open {
+    fn note(&mut self, latency: Option<Duration>) {
+        self.requests += 1;
+        match latency {
+            Some(latency) => self.latency.saturating_record((latency.as_micros() as u64).max(1)),
+            None => self.errors += 1,
         }
     }
-    Open { latency, errors }
 }
 
-/// Opens `count` connections, asks once on each, leaves them open and takes a measure.
-pub async fn hold_idle(port: u16, count: usize, measure: impl Fn() -> f64) -> f64 {
+/// `rate` requests a second, whatever the answers do, each on the first connection that is free.
+pub async fn at_rate(load: &Load<'_>, rate: u64) -> Open {
+    let latency = Histogram::new_with_bounds(1, LATENCY_MAX_US, 3).expect("valid bounds");
+    let measured = Rc::new(RefCell::new(Open { latency, requests: 0, errors: 0 }));
+    let every = Duration::from_secs_f64(1.0 / rate as f64);
+    let total = (load.duration.as_secs_f64() * rate as f64) as u32;
+    let (sender, due) = mpsc::unbounded_channel();
+    let pace = std::thread::spawn(move || pace(every, total, &sender));
+    let due = Rc::new(Mutex::new(due));
+    let local = LocalSet::new();
+    for _ in 0..load.scenario.connections {
+        local.spawn_local(lane(load.target.clone(), load.scenario.request(), due.clone(), measured.clone()));
+    }
+    local.await;
+    let _ = pace.join(); // it has ended: the lanes wait for that
+    // Every lane has ended, so nobody else holds it.
+    Rc::into_inner(measured).map(RefCell::into_inner).expect("the lanes have ended")
+}
+
+/// Says when each request is to start.
+fn pace(every: Duration, total: u32, due: &mpsc::UnboundedSender<Instant>) {
+    // A sleep is late by the thread's slack, 50 µs unless told otherwise.
+    let slack = format!("/proc/{}/timerslack_ns", rustix::thread::gettid().as_raw_nonzero());
+    let _ = std::fs::write(slack, "1000"); // not allowed: the same for every proxy
+    let began = Instant::now() + Duration::from_millis(100);
+    for number in 0..total {
+        let intended = began + every * number;
+        std::thread::sleep(intended.saturating_duration_since(Instant::now()));
+        if due.send(intended).is_err() {
+            return;
+        }
+    }
+}
+
+async fn lane(
+    target: Target,
+    request: Vec<u8>,
+    due: Rc<Mutex<mpsc::UnboundedReceiver<Instant>>>,
+    measured: Rc<RefCell<Open>>,
+) {
+    let mut client = Client::connect(&target).await;
+    loop {
+        let next = due.lock().await.recv().await;
+        let Some(intended) = next else { return };
+        let answer = match &mut client {
+            Some(open) => open.ask(&request).await,
+            None => None,
+        };
+        let answered = answer.is_some();
+        measured.borrow_mut().note(answered.then(|| intended.elapsed()));
+        if !answered {
+            client = Client::connect(&target).await;
+        }
+    }
+}
+
+/// Connections that have asked once and now say nothing.
+pub async fn hold(target: &Target, scenario: &Scenario, count: usize) -> Vec<Client> {
+    let request = scenario.request();
     let mut held = Vec::with_capacity(count);
     for _ in 0..count {
-        let Some(mut client) = Client::connect(port).await else { break };
-        if client.ask().await {
-            held.push(client);
+        let Some(mut client) = Client::connect(target).await else { break };
+        if client.ask(&request).await.is_none() {
+            break;
         }
+        client.rest();
+        held.push(client);
     }
     if held.len() < count {
         eprintln!("only {} of {count} idle connections could be held (limit of open files?)", held.len());
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    measure()
-}
-
-struct Client {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
-
-impl Client {
-    async fn connect(port: u16) -> Option<Client> {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-        stream.set_nodelay(true).ok()?;
-        Some(Client { stream, buffer: Vec::with_capacity(4096) })
-    }
-
-    /// One request; whether a whole 200 came back.
-    async fn ask(&mut self) -> bool {
-        self.buffer.clear();
-        if self.stream.write_all(REQUEST).await.is_err() {
-            return false;
-        }
-        loop {
-            match self.stream.read_buf(&mut self.buffer).await {
-                Ok(0) | Err(_) => return false,
-                Ok(_) => {}
-            }
-            if let Some(head) = find(&self.buffer, b"\r\n\r\n")
-                && self.buffer.len() >= head + 4 + BODY
-            {
-                return self.buffer.starts_with(b"HTTP/1.1 200");
-            }
-        }
-    }
+    held
 }

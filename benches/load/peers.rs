@@ -1,181 +1,209 @@
-//! The proxies under test, each with a configuration of its own, started on a free port on one processor.
+//! The proxies under test: started with a configuration of their own on free ports, on one processor.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::process;
+use super::client::Target;
+use super::files::{self, Site};
+use super::process::{self, Cpu};
+use super::scenario::{Kind, Scenario, Wire};
+
+/// The processor the proxies run on; the load and the app have the others.
+pub const PROCESSOR: usize = 0;
 
 pub struct Peer {
-    pub name: &'static str,
+    pub program: &'static str,
+    /// Its place in the tables.
+    pub number: usize,
+    /// The program and the kind.
+    pub name: String,
+    pub kind: Kind,
     pub version: String,
-    pub port: u16,
+    site: Site,
     command: Vec<String>,
+    output: PathBuf,
     child: Option<Child>,
 }
 
-/// Outrigger, and the peers whose programs are there.
-pub fn found(scratch: &Path, app: u16) -> Vec<Peer> {
-    let outrigger = PathBuf::from(env!("CARGO_BIN_EXE_outrigger"));
-    let mut peers = vec![
-        outrigger_peer("outrigger bare", &outrigger, scratch, app, BARE),
-        outrigger_peer("outrigger defaults", &outrigger, scratch, app, DEFAULTS),
-    ];
-    if let Some(nginx) = program("BENCH_NGINX", "nginx") {
-        let port = free_port();
-        let file = write(scratch, "nginx.conf", &nginx_file(port, app, scratch));
-        peers.push(peer("nginx", &nginx, "-v", port, &["-c", &file, "-p", &text(scratch)]));
+/// One program under test, and how it is told what to do.
+struct Program {
+    name: &'static str,
+    /// Names the program by a path.
+    variable: &'static str,
+    version: &'static str,
+    kinds: &'static [Kind],
+    extension: &'static str,
+    configuration: fn(&Site, Kind) -> String,
+    /// `FILE` and `FOLDER` stand for its own.
+    arguments: &'static [&'static str],
+}
+
+const OTHERS: &[Kind] = &[Kind::Bare, Kind::Policies, Kind::Routes];
+const PROGRAMS: [Program; 4] = [
+    Program {
+        name: "outrigger",
+        variable: "BENCH_OUTRIGGER",
+        version: "version",
+        kinds: &[Kind::Bare, Kind::Defaults, Kind::Policies, Kind::Routes],
+        extension: "yaml",
+        configuration: files::outrigger,
+        arguments: &["run", "-c", "FILE"],
+    },
+    Program {
+        name: "nginx",
+        variable: "BENCH_NGINX",
+        version: "-v",
+        kinds: OTHERS,
+        extension: "conf",
+        configuration: files::nginx,
+        arguments: &["-c", "FILE", "-p", "FOLDER"],
+    },
+    Program {
+        name: "haproxy",
+        variable: "BENCH_HAPROXY",
+        version: "-v",
+        kinds: OTHERS,
+        extension: "cfg",
+        configuration: files::haproxy,
+        arguments: &["-db", "-f", "FILE"],
+    },
+    Program {
+        name: "envoy",
+        variable: "BENCH_ENVOY",
+        version: "--version",
+        kinds: OTHERS,
+        extension: "yaml",
+        configuration: files::envoy,
+        arguments: &["--concurrency", "1", "-l", "error", "--disable-hot-restart", "-c", "FILE"],
+    },
+];
+
+/// Outrigger, and the peers whose programs are there, in the kinds that `wanted` asks for.
+pub fn found(scratch: &Path, app: u16, wanted: &dyn Fn(&str, Kind) -> bool) -> Vec<Peer> {
+    let mut peers = Vec::new();
+    for program in &PROGRAMS {
+        let kinds: Vec<Kind> = program.kinds.iter().copied().filter(|kind| wanted(program.name, *kind)).collect();
+        if kinds.is_empty() {
+            continue;
+        }
+        match place(program) {
+            Some(place) => peers.extend(kinds.into_iter().map(|kind| peer(program, &place, kind, scratch, app))),
+            None => println!("skipped: {} not installed ({} names its path)", program.name, program.variable),
+        }
     }
-    if let Some(haproxy) = program("BENCH_HAPROXY", "haproxy") {
-        let port = free_port();
-        let file = write(scratch, "haproxy.cfg", &haproxy_file(port, app));
-        peers.push(peer("haproxy", &haproxy, "-v", port, &["-db", "-f", &file]));
-    }
-    if let Some(envoy) = program("BENCH_ENVOY", "envoy") {
-        let port = free_port();
-        let file = write(scratch, "envoy.yaml", &envoy_file(port, app));
-        let arguments = ["--concurrency", "1", "-l", "error", "--base-id", &port.to_string(), "-c", &file];
-        peers.push(peer("envoy", &envoy, "--version", port, &arguments));
-    }
+    peers.iter_mut().enumerate().for_each(|(number, peer)| peer.number = number);
     peers
 }
 
-const BARE: &str =
-    "retry: { attempts: 1 }\nsecurity_headers: { preset: off }\ntelemetry: { access_log: { to: off } }\n";
-const DEFAULTS: &str = "telemetry: { access_log: { to: ACCESS } }\n";
-
-fn outrigger_peer(name: &'static str, program: &Path, scratch: &Path, app: u16, policies: &str) -> Peer {
-    let port = free_port();
-    let (ops, admin) = (free_port(), free_port());
-    let log = scratch.join(format!("{}.log", name.replace(' ', "-")));
-    let file = format!(
-        "upstream: http://127.0.0.1:{app}\nlisteners: [{{ name: web, address: \"127.0.0.1:{port}\", connections: {{ max: 20000 }} }}]\n\
-         ops: {{ address: \"127.0.0.1:{ops}\" }}\nadmin: {{ address: \"127.0.0.1:{admin}\" }}\nworkers: 1\n{}",
-        policies.replace("ACCESS", &text(&log))
-    );
-    let file = write(scratch, &format!("{}.yaml", name.replace(' ', "-")), &file);
-    peer(name, program, "version", port, &["run", "-c", &file])
+fn place(program: &Program) -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os(program.variable) {
+        return Some(PathBuf::from(path)).filter(|path| path.is_file());
+    }
+    if program.name == "outrigger" {
+        return Some(PathBuf::from(env!("CARGO_BIN_EXE_outrigger")));
+    }
+    let path = std::env::var_os("PATH")?;
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
+    folders.map(|folder| folder.join(program.name)).find(|file| file.is_file())
 }
 
-fn peer(name: &'static str, program: &Path, version: &str, port: u16, arguments: &[&str]) -> Peer {
-    let said =
-        Command::new(program).arg(version).output().map(|out| [out.stdout, out.stderr].concat()).unwrap_or_default();
+fn peer(program: &Program, place: &Path, kind: Kind, scratch: &Path, app: u16) -> Peer {
+    let said = Command::new(place).arg(program.version).output();
+    let said = said.map(|out| [out.stdout, out.stderr].concat()).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
-    let mut command: Vec<String> = Vec::new();
-    if program_on_path("taskset").is_some() {
-        command.extend(["taskset", "-c", "0"].map(str::to_owned));
-    }
-    command.push(text(program));
-    command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-    let version = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("").trim().to_owned();
-    Peer { name, version, port, command, child: None }
+    let line = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("").trim();
+    // Some say the path they were started by first.
+    let version = line.split_once("version: ").map_or(line, |(_, version)| version).to_owned();
+    let name = format!("{} {}", program.name, kind.name());
+    let site = Site::new(scratch, &name, app);
+    let file = site.write(program.extension, &(program.configuration)(&site, kind));
+    let folder = site.folder.display().to_string();
+    let arguments = program.arguments.iter().map(|argument| match *argument {
+        "FILE" => file.clone(),
+        "FOLDER" => folder.clone(),
+        other => other.to_owned(),
+    });
+    let command = std::iter::once(place.display().to_string()).chain(arguments).collect();
+    let output = site.folder.join("output");
+    Peer { number: 0, program: program.name, name, kind, version, site, command, output, child: None }
 }
 
 impl Peer {
-    /// Starts it and waits for its first answer; milliseconds.
-    pub fn start(&mut self) -> f64 {
+    /// Starts it and waits for its first answer through to the app; milliseconds until then, and of processor time.
+    pub fn start(&mut self) -> (f64, f64) {
+        let output = std::fs::File::create(&self.output).expect("a file in the scratch directory");
+        let errors = output.try_clone().expect("a second handle");
+        process::pin([PROCESSOR]);
         let began = Instant::now();
         let child = Command::new(&self.command[0])
             .args(&self.command[1..])
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
             .spawn()
             .unwrap_or_else(|error| panic!("{} does not start: {error}", self.name));
+        super::stay_off_the_proxy();
         self.child = Some(child);
-        while !answers(self.port) {
-            assert!(began.elapsed() < Duration::from_secs(10), "{} does not answer on {}", self.name, self.port);
-            std::thread::sleep(Duration::from_millis(1));
+        while !answers(self.site.plain) {
+            if began.elapsed() > Duration::from_secs(10) {
+                let said = std::fs::read_to_string(&self.output).unwrap_or_default();
+                panic!("{} does not answer on {}:\n{said}", self.name, self.site.plain);
+            }
+            std::thread::sleep(Duration::from_micros(200));
         }
-        began.elapsed().as_secs_f64() * 1e3
+        (began.elapsed().as_secs_f64() * 1e3, self.cpu().total.as_secs_f64() * 1e3)
     }
 
-    fn pid(&self) -> u32 {
+    pub fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        // The parent first: one that is left would start its workers anew.
+        let pids = process::family(child.id()).into_iter().map(|pid| pid.to_string());
+        let _ = Command::new("kill").arg("-9").args(pids).status();
+        let _ = child.wait();
+    }
+
+    pub fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
     }
 
-    pub fn cpu(&self) -> Duration {
+    pub fn cpu(&self) -> Cpu {
         process::cpu(self.pid())
     }
 
     pub fn resident_mib(&self) -> f64 {
         process::resident_mib(self.pid())
     }
+
+    pub fn target(&self, scenario: &Scenario) -> Target {
+        self.site.target(scenario.wire)
+    }
 }
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            for pid in process::family(child.id()).into_iter().rev() {
-                let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
-            }
-            let _ = child.wait();
-        }
+        self.stop();
+    }
+}
+
+impl Site {
+    fn target(&self, wire: Wire) -> Target {
+        let (port, tls) = match wire {
+            Wire::Plain | Wire::WebSocket => (self.plain, None),
+            Wire::H2c => (self.h2c, None),
+            Wire::Tls => (self.tls, Some(self.certificate.connector(&[b"http/1.1"]))),
+            Wire::H2Tls => (self.tls, Some(self.certificate.connector(&[b"h2"]))),
+        };
+        Target { port, tls }
     }
 }
 
 fn answers(port: u16) -> bool {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
     let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
-    let asked = stream.write_all(b"GET / HTTP/1.1\r\nHost: bench.example\r\nConnection: close\r\n\r\n");
+    let asked = stream.write_all(b"GET /1k HTTP/1.1\r\nHost: bench.example\r\nConnection: close\r\n\r\n");
     let mut answer = [0; 12];
     asked.is_ok() && stream.read_exact(&mut answer).is_ok() && answer.starts_with(b"HTTP/1.1 200")
-}
-
-fn program(variable: &str, name: &str) -> Option<PathBuf> {
-    match std::env::var_os(variable) {
-        Some(path) => Some(PathBuf::from(path)),
-        None => program_on_path(name),
-    }
-}
-
-fn program_on_path(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).chain(["/usr/sbin".into()]).map(|folder| folder.join(name)).find(|file| file.is_file())
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
-}
-
-fn write(scratch: &Path, name: &str, content: &str) -> String {
-    let file = scratch.join(name);
-    std::fs::write(&file, content).expect("a file in the scratch directory");
-    text(&file)
-}
-
-fn text(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
-}
-
-fn nginx_file(port: u16, app: u16, scratch: &Path) -> String {
-    let scratch = scratch.display();
-    format!(
-        "daemon off; worker_processes 1; pid {scratch}/nginx.pid; error_log {scratch}/nginx.error crit; worker_rlimit_nofile 65000;\n\
-         events {{ worker_connections 30000; }}\n\
-         http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 300s;\n\
-         client_body_temp_path {scratch}/b; proxy_temp_path {scratch}/p; fastcgi_temp_path {scratch}/f; uwsgi_temp_path {scratch}/u; scgi_temp_path {scratch}/s;\n\
-         upstream app {{ server 127.0.0.1:{app}; keepalive 128; keepalive_requests 100000000; }}\n\
-         server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $host; }} }} }}\n"
-    )
-}
-
-fn haproxy_file(port: u16, app: u16) -> String {
-    format!(
-        "global\n  nbthread 1\n  no strict-limits\n  maxconn 30000\ndefaults\n  mode http\n  timeout connect 1s\n  timeout client 300s\n  timeout server 300s\n\
-         frontend in\n  bind 127.0.0.1:{port}\n  default_backend app\nbackend app\n  http-reuse always\n  server app 127.0.0.1:{app}\n"
-    )
-}
-
-fn envoy_file(port: u16, app: u16) -> String {
-    format!(
-        "static_resources:\n  listeners:\n  - address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }}\n    filter_chains:\n    - filters:\n\
-         \x20     - name: envoy.filters.network.http_connection_manager\n        typed_config:\n\
-         \x20         \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager\n\
-         \x20         stat_prefix: in\n          http_filters: [{{ name: envoy.filters.http.router, typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }} }}]\n\
-         \x20         route_config: {{ virtual_hosts: [{{ name: all, domains: [\"*\"], routes: [{{ match: {{ prefix: / }}, route: {{ cluster: app }} }}] }}] }}\n\
-         \x20 clusters:\n  - {{ name: app, connect_timeout: 1s, load_assignment: {{ cluster_name: app, endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {app} }} }} }} }}] }}] }} }}\n"
-    )
 }

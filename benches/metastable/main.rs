@@ -14,11 +14,9 @@
 mod app;
 mod chart;
 mod clients;
-#[path = "../load/peers.rs"]
-#[allow(dead_code, reason = "another bench measures more of them")]
+#[allow(dead_code, reason = "as the load bench had it; this one needs less")]
 mod peers;
-#[path = "../load/process.rs"]
-#[allow(dead_code, reason = "another bench measures more of them")]
+#[allow(dead_code, reason = "as the load bench had it; this one needs less")]
 mod process;
 
 use std::path::Path;
