@@ -229,9 +229,14 @@ fn the_other_kinds_are_asked_too() {
         }
     });
     let address = app.address();
-    let soon = rcgen::generate_simple_self_signed(vec!["a.test".to_owned()]).expect("a certificate");
+    // Valid for more than a day and less than ten years, whenever this runs.
+    let age = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    let mut parameters = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).expect("a name");
+    parameters.not_after = rcgen::date_time_ymd(1972 + (age / 31_556_952) as i32, 1, 1);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let soon = parameters.self_signed(&key).expect("a certificate");
     let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), soon.cert.pem()).expect("the certificate");
+    std::fs::write(file.path(), soon.pem()).expect("the certificate");
     let file = file.path().display().to_string();
     let outrigger = before(&[
         format!("name: well, http: \"http://{address}/well?full=1\""),
@@ -244,7 +249,7 @@ fn the_other_kinds_are_asked_too() {
         "name: space, disk: /, free_min: 1B".to_owned(),
         "name: full, disk: /, free_min: 100%".to_owned(),
         format!("name: file, certificate: \"{file}\", valid_min: 1d"),
-        format!("name: never, certificate: \"{file}\", valid_min: 9999999d"),
+        format!("name: never, certificate: \"{file}\", valid_min: 3650d"),
         "name: nofile, certificate: /nonexistent.pem".to_owned(),
     ]);
     for name in ["well", "fine", "port", "name", "space", "file"] {

@@ -62,7 +62,7 @@ impl Params {
         self.wait_max / 2
     }
 
-    /// The longest wait in an overload.
+    /// The longest wait in an overload, of what is not critical and unless an answer takes longer.
     pub fn target(&self) -> Duration {
         self.wait_max / 5
     }
@@ -335,7 +335,9 @@ impl<T> Admission<T> {
     }
 
     fn expire(&mut self, priority: Priority, params: &Params, now: Instant, told: &mut Vec<Told<T>>) {
-        let wait = if self.overloaded(priority, params, now) { params.target() } else { params.wait_max };
+        // What is critical waits as long as it may, and nobody less than an answer takes.
+        let hurried = priority != Priority::Critical && self.overloaded(priority, params, now);
+        let wait = if hurried { params.target().max(self.latency()).min(params.wait_max) } else { params.wait_max };
         let queue = &mut self.waiting[priority as usize];
         while queue.front().is_some_and(|waiter| now.saturating_duration_since(waiter.came) > wait) {
             if let Some(waiter) = queue.pop_front() {

@@ -119,7 +119,8 @@ fn at_three_times_the_capacity_the_critical_are_served_and_the_sheddable_are_not
     let kinds = ["/critical", "/sheddable", "/", "/sheddable", "/batch"];
     let every = Duration::from_micros(8_333);
     let path = |number: u64| kinds[(number % 5) as usize];
-    let seen = load(outrigger.web(), every, Duration::from_secs(6), Duration::from_secs(1), path);
+    // So few requests teach the limit slowly: it has three seconds.
+    let seen = load(outrigger.web(), every, Duration::from_secs(9), Duration::from_secs(3), path);
     let share = |path: &str| {
         let of = |fits: &dyn Fn(u16) -> bool| {
             seen.iter().filter(|((one, status), _)| *one == path && fits(*status)).map(|(_, count)| *count).sum::<u32>()
