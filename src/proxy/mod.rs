@@ -20,6 +20,7 @@ pub mod redirect;
 pub mod refusal;
 pub mod respond;
 mod switches;
+pub mod taking;
 mod timers;
 mod upgrade;
 pub mod upload;
@@ -95,6 +96,8 @@ pub struct Proxy {
     links: Links,
     /// The places of answers that take their time, since when.
     long: RefCell<Vec<(Instant, Weak<RefCell<Place>>)>>,
+    /// The answers that wait for their clients.
+    taking: taking::Taking,
     /// A wall time and the monotonic time it was read at: wall times in between are computed.
     anchor: Cell<(Instant, SystemTime)>,
 }
@@ -109,6 +112,7 @@ impl Proxy {
             pools: RefCell::new(Vec::new()),
             links: Links::default(),
             long: RefCell::default(),
+            taking: taking::Taking::default(),
             anchor: Cell::new((clock::now(), clock::wall())),
             shared,
         })
@@ -129,6 +133,7 @@ impl Proxy {
         self.telemetry.flush();
         self.sweep();
         self.turn_streams(clock::now());
+        self.taking.look(clock::now());
         self.links.follow(&self.plan(), &self.shared);
     }
 
