@@ -187,6 +187,9 @@ impl Run<'_> {
         let sent = self.wait(exchange, began, pool.send(request, how)).await;
         let ended = clock::now();
         let served = self.timers(exchange, began).served(ended);
+        if let Err(Stop::Error(error @ SendError::BadResponse { .. })) = &sent {
+            exchange.notes.push(format!("{}: {error}", endpoint.name));
+        }
         let (tried, verdict) = judge(sent, exchange, &self.route);
         if let Tried::Answer(response) = &tried {
             exchange.first_byte = Some(ended);

@@ -22,6 +22,7 @@ pub mod respond;
 mod switches;
 pub mod taking;
 mod timers;
+mod unread;
 mod upgrade;
 pub mod upload;
 mod verdict;
