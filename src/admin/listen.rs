@@ -3,10 +3,12 @@
 //! hyper directly and not `axum::serve`: these ports may be reachable by strangers (ops listens on every address), so
 //! connections are counted, slow ones are closed, and the end waits for open answers, but not for long.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,13 +18,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
 use tower_service::Service;
 
 use crate::core::units::Address;
 
-/// Open connections on one of these ports; more wait in the kernel's queue.
+/// Open connections on one of these ports; one more ends the one that has been idle for the longest.
 const CONNECTIONS_MAX: usize = 128;
 /// For a request's head to arrive, and for a kept-alive connection to be used again.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -106,31 +108,52 @@ fn is_socket(found: &std::fs::Metadata) -> bool {
     std::os::unix::fs::FileTypeExt::is_socket(&found.file_type())
 }
 
+/// The open connections, the oldest first.
+#[derive(Default)]
+struct Guests(VecDeque<Guest>);
+
+struct Guest {
+    task: AbortHandle,
+    /// A request is being answered.
+    busy: Arc<AtomicBool>,
+}
+
+impl Guests {
+    fn forget_the_gone(&mut self) {
+        self.0.retain(|guest| !guest.task.is_finished());
+    }
+
+    /// Makes room for one more by ending the connection that has asked for nothing for the longest: whoever keeps many
+    /// open must not keep a probe out. False when all are being answered.
+    fn make_room(&mut self) -> bool {
+        if self.0.len() < CONNECTIONS_MAX {
+            return true;
+        }
+        let idle = self.0.iter().position(|guest| !guest.busy.load(Ordering::Relaxed));
+        if let Some(guest) = idle.and_then(|place| self.0.remove(place)) {
+            guest.task.abort();
+        }
+        self.0.len() < CONNECTIONS_MAX
+    }
+}
+
 /// Serves until `stop` resolves, then gives open answers [`CLOSE_TIMEOUT`].
 pub async fn serve_http(bound: Bound, router: Router, stop: impl Future<Output = ()>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let (closing, closed) = watch::channel(false);
-    let mut connections = JoinSet::new();
+    let (mut guests, mut connections) = (Guests::default(), JoinSet::new());
     let mut stop = std::pin::pin!(stop);
     loop {
-        let place = tokio::select! {
+        tokio::select! {
             biased;
             () = &mut stop => break,
-            Some(_) = connections.join_next() => continue,
-            place = Arc::clone(&places).acquire_owned() => place,
-        };
-        // The semaphore is never closed.
-        let Ok(place) = place else { break };
-        tokio::select! {
-            () = &mut stop => break,
+            Some(_) = connections.join_next() => guests.forget_the_gone(),
             accepted = accept(&bound) => match accepted {
-                Ok(stream) => {
-                    let connection = serve_one(stream, router.clone(), closed.clone());
-                    connections.spawn(async move {
-                        connection.await;
-                        drop(place);
-                    });
+                Ok(stream) if guests.make_room() => {
+                    let busy = Arc::new(AtomicBool::new(false));
+                    let task = connections.spawn(serve_one(stream, router.clone(), closed.clone(), busy.clone()));
+                    guests.0.push_back(Guest { task, busy });
                 }
+                Ok(stream) => drop(stream),
                 Err(cause) => {
                     tracing::warn!(address = bound.address(), %cause, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -162,8 +185,16 @@ async fn accept(bound: &Bound) -> io::Result<Box<dyn Stream>> {
     }
 }
 
-async fn serve_one(stream: Box<dyn Stream>, router: Router, mut closed: watch::Receiver<bool>) {
-    let service = service_fn(move |request: http::Request<Incoming>| router.clone().call(request));
+async fn serve_one(stream: Box<dyn Stream>, router: Router, mut closed: watch::Receiver<bool>, busy: Arc<AtomicBool>) {
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let (answer, busy) = (router.clone().call(request), busy.clone());
+        async move {
+            busy.store(true, Ordering::Relaxed);
+            let answer = answer.await;
+            busy.store(false, Ordering::Relaxed);
+            answer
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -223,6 +254,27 @@ mod tests {
         assert!(answer.ends_with("whole"), "{answer}");
         tokio::time::timeout(SOON, serving).await.unwrap().unwrap();
         assert!(TcpStream::connect(&address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn idle_connections_keep_no_probe_out() {
+        let router = Router::new().route("/", get(|| async { "here" }));
+        let bound = bind(Door::Ops, &any_port()).await.unwrap();
+        let address = bound.address();
+        let serving = tokio::spawn(serve_http(bound, router, std::future::pending()));
+        let mut idle = Vec::new();
+        for _ in 0..CONNECTIONS_MAX + 10 {
+            idle.push(TcpStream::connect(&address).await.unwrap());
+        }
+        let mut probe = TcpStream::connect(&address).await.unwrap();
+        probe.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(SOON, probe.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.ends_with("here"), "{answer}");
+        let mut byte = [0];
+        let oldest = tokio::time::timeout(SOON, idle[0].read(&mut byte)).await.unwrap();
+        assert!(matches!(oldest, Ok(0) | Err(_)), "the oldest is the one that goes");
+        serving.abort();
     }
 
     #[tokio::test]

@@ -202,7 +202,7 @@ pub struct BreakerArgs {
     #[arg(value_name = "UPSTREAM")]
     pub upstream: String,
     /// How long a forced state holds; then it judges by itself again
-    #[arg(long = "for", value_name = "TIME", default_value = "1h", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", default_value = "1h", value_parser = holding)]
     pub time: Duration,
     #[command(flatten)]
     pub ask: AskArgs,
@@ -346,6 +346,12 @@ fn version(output: Output) -> Verdict {
         Output::Text => Verdict::yes(format!("outrigger {version}")),
         Output::Json => Verdict::yes(serde_json::json!({ "version": version }).to_string()),
     }
+}
+
+/// How long an order may hold.
+pub(super) fn holding(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if time <= Duration::from_secs(7 * 86_400) { Ok(time) } else { Err("an order holds for 7d at most".to_owned()) }
 }
 
 /// `10s`, `2m`, `250ms`; the unit is required, as in the configuration.

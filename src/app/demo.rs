@@ -95,8 +95,11 @@ listeners: [{{ name: web, address: \"127.0.0.1:{web}\" }}]
 upstreams:
   app:
     endpoints: [\"http://{app}\"]
-    health_check: {{ path: /health, interval: 250ms, timeout: 200ms, rise: 1, fall: 3 }}
-    circuit_breaker: {{ consecutive_failures: {failures}, open_for: {{ base: 1s, max: 5s }} }}
+    health_check: {{ path: /health, interval: 250ms, timeout: 200ms, rise: 1, fall: 1 }}
+    circuit_breaker:
+      consecutive_failures: {failures}
+      open_for: {{ base: 500ms, max: 2s }}
+      half_open: {{ ramp: 0s }}
 retry: {{ attempts: 6, backoff: {{ base: 100ms, factor: 2, max: 1s }} }}
 telemetry: {{ access_log: {{ to: off }} }}
 ops: {{ address: \"127.0.0.1:{ops}\" }}
@@ -209,8 +212,11 @@ impl Show {
 fn did(shared: &Shared) -> screen::Outrigger {
     let now = clock::now();
     let plan = shared.plans.load();
-    let endpoints = || plan.upstreams.iter().flat_map(|upstream| &upstream.endpoints);
-    let breaker = endpoints().next().map_or("closed", |endpoint| endpoint.state.breaker_state(now).label());
+    let endpoints = plan.upstreams.iter().flat_map(|upstream| &upstream.endpoints);
+    let routes = plan.upstreams.iter().flat_map(|upstream| upstream.state.route_breakers());
+    let of_endpoints = endpoints.map(|endpoint| endpoint.state.breaker_state(now).label());
+    let of_all = of_endpoints.chain(routes.map(|(_, breaker)| breaker.state(now).label()));
+    let breaker = of_all.into_iter().find(|label| *label != "closed").unwrap_or("closed");
     let events = shared.states.journal.recent(EVENTS_LOOKED_AT);
     let told = events
         .iter()

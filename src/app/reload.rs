@@ -7,6 +7,8 @@
 //! A certificate or key that changes under an unchanged configuration is taken into use without a new plan.
 //! What needs a restart is said at every reload until there is one.
 
+mod compare;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,6 +22,7 @@ use crate::plan::compile::compile;
 use crate::plan::diff::{Change, diff};
 use crate::proxy::Shared;
 use crate::serve::Server;
+use crate::telemetry::TelemetryError;
 
 /// Polls between two tries of a refused file (about ten seconds).
 const RETRY_POLLS: u32 = 5;
@@ -105,7 +108,8 @@ impl Reloader {
             // Else a bad file that this reads and that is mended before the watcher looks would never be seen changed.
             self.watcher.look();
         }
-        let result = self.apply(server, asked);
+        // What nobody thought of must refuse a file, not end the process.
+        let result = catch(|| self.apply(server, asked));
         match &result {
             Ok(answer) => self.accepted(server, asked, answer),
             Err(problems) => self.rejected(asked, problems),
@@ -115,13 +119,7 @@ impl Reloader {
 
     /// Compares a text with what runs.
     pub fn diff(&self, name: &str, base: &str, text: &str) -> Result<DiffAnswer, Vec<String>> {
-        let loaded = load(text, name, Path::new(base))?;
-        Ok(DiffAnswer {
-            changes: diff(&self.running.loaded.settings, &loaded.settings),
-            notes: loaded.notes.iter().map(ToString::to_string).collect(),
-            hash: loaded.hash,
-            running: self.running.loaded.hash.clone(),
-        })
+        compare::compare(&self.running.loaded, name, Path::new(base), text)
     }
 
     fn apply(&mut self, server: &Server, asked: &Asked) -> Result<ReloadAnswer, Vec<String>> {
@@ -136,7 +134,11 @@ impl Reloader {
         if good.loaded.hash != self.running.loaded.hash {
             answer.changes = diff(&self.running.loaded.settings, &good.loaded.settings);
         }
-        if good.loaded.hash != self.running.loaded.hash || compiled != self.compiled {
+        let differs = good.loaded.hash != self.running.loaded.hash || compiled != self.compiled;
+        if !differs && *asked != Asked::File {
+            self.shared.telemetry.reopen_log().map_err(log_problem)?;
+        }
+        if differs {
             self.swap(server, &good.loaded)?;
             answer.changed = true;
             self.running = good;
@@ -175,9 +177,9 @@ impl Reloader {
             problems.iter().map(|problem| format!("{}: {}", problem.path, problem.words)).collect::<Vec<_>>()
         })?;
         let prepared = server.prepare(&plan).map_err(|problems| words(&problems))?;
+        shared.telemetry.set_options(super::options::telemetry(&loaded.settings)).map_err(log_problem)?;
         shared.plans.store(Arc::new(plan));
         server.commit(prepared);
-        shared.telemetry.set_options(super::options::telemetry(&loaded.settings));
         Ok(())
     }
 
@@ -314,19 +316,33 @@ pub fn show(board: &Board, server: &Server) {
 }
 
 fn read(file: &Path) -> Result<Good, Vec<String>> {
-    let text =
-        std::fs::read_to_string(file).map_err(|cause| vec![format!("{} cannot be read: {cause}", file.display())])?;
+    let unreadable = |cause: &dyn std::fmt::Display| vec![format!("{} cannot be read: {cause}", file.display())];
+    // A pipe in its place would stop this thread, and with it probes and shutdown.
+    if !std::fs::metadata(file).map_err(|cause| unreadable(&cause))?.is_file() {
+        return Err(unreadable(&"not a regular file"));
+    }
+    let text = std::fs::read_to_string(file).map_err(|cause| unreadable(&cause))?;
     if text.trim().is_empty() {
         return Err(vec![format!("{} is empty: probably caught while it was being written", file.display())]);
     }
-    let base = file.parent().unwrap_or(Path::new("."));
-    let loaded = load(&text, &file.display().to_string(), base)?;
+    let base = std::path::absolute(file).ok().and_then(|file| Some(file.parent()?.to_owned())).unwrap_or_default();
+    let loaded = load(&text, &file.display().to_string(), &base)?;
     Ok(Good { loaded: Arc::new(loaded), text: Some(text) })
 }
 
 fn load(text: &str, name: &str, base: &Path) -> Result<Loaded, Vec<String>> {
     config::load_text(text, name, base, &|variable| std::env::var(variable).ok())
         .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+fn log_problem(error: TelemetryError) -> Vec<String> {
+    vec![format!("{}: {}", error.path, error.words)]
+}
+
+/// A panic of `work` as a problem.
+fn catch<T>(work: impl FnOnce() -> Result<T, Vec<String>>) -> Result<T, Vec<String>> {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    caught.unwrap_or_else(|_| Err(vec!["a defect of Outrigger was met while it was read; please report it".to_owned()]))
 }
 
 fn words(problems: &[crate::serve::ServeProblem]) -> Vec<String> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::cli::{AskArgs, duration};
+use super::cli::{AskArgs, holding};
 use super::verbs::{expect, settle, show};
 use super::verdict::Verdict;
 
@@ -36,6 +36,7 @@ enum Mode {
     /// Refuse every request, with a page or a problem
     On,
     /// Refuse requests that may change something
+    #[value(alias = "read_only")]
     ReadOnly,
     /// Let everything through, even if the file says otherwise
     Off,
@@ -85,7 +86,7 @@ enum OnOff {
 #[derive(Debug, Args)]
 struct Terms {
     /// How long it holds, at most 7d; then it is as the file says again
-    #[arg(long = "for", value_name = "TIME", default_value = "1h", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", default_value = "1h", value_parser = holding)]
     time: Duration,
     /// Who says so
     #[arg(long, value_name = "NAME", env = "USER")]

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::reader::Context;
+use super::context::Context;
 use super::settings::{ClientAuth, Direction, Retry, Route, RouteAction, RouteMatch, Settings, Timeouts};
 use super::words::similar;
 use crate::core::route::{Router, Rule};
@@ -167,8 +167,14 @@ impl Checker<'_, '_> {
     }
 
     fn file(&self, path: &str, file: &std::path::Path) {
-        if let Err(error) = std::fs::File::open(file) {
-            self.problem(path, format!("{}: {error}", file.display()), "a file that can be read", None);
+        // Opening a pipe would wait for whoever writes into it.
+        let opened = match std::fs::metadata(file) {
+            Ok(found) if !found.is_file() => Err("not a regular file".to_owned()),
+            Ok(_) => std::fs::File::open(file).map(drop).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(why) = opened {
+            self.problem(path, format!("{}: {why}", file.display()), "a file that can be read", None);
         }
     }
 

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde_json::{Map as Object, Value, json};
 
+use super::context::Context;
 use super::read;
-use super::reader::{Context, Map};
+use super::reader::Map;
 
 /// One key as the reference describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]

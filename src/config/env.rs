@@ -2,6 +2,7 @@
 //! `$${literal}` for the characters themselves. Only parsed scalars are looked at, so that a value can never become
 //! structure.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The largest secret file read.
@@ -11,8 +12,8 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Filled {
     pub text: String,
-    /// Something in it came from outside the file: it is not to be shown.
-    pub from_outside: bool,
+    /// What in it came from outside the file: not to be shown.
+    pub outside: Vec<String>,
     /// Secret files it was read from.
     pub files: Vec<PathBuf>,
 }
@@ -22,7 +23,7 @@ pub type Missing = (String, String, Option<String>);
 
 /// Fills `text` in; every variable that is missing is reported.
 pub fn fill(text: &str, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Filled, Vec<Missing>> {
-    let mut filled = Filled { text: String::new(), from_outside: false, files: Vec::new() };
+    let mut filled = Filled { text: String::new(), outside: Vec::new(), files: Vec::new() };
     let mut missing = Vec::new();
     let mut rest = text;
     while let Some(place) = rest.find('$') {
@@ -39,7 +40,7 @@ pub fn fill(text: &str, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Re
             match value(name, base, env, &mut filled.files) {
                 Ok((text, outside)) => {
                     filled.text.push_str(&text);
-                    filled.from_outside |= outside;
+                    filled.outside.extend(outside.then_some(text));
                 }
                 Err(problem) => missing.push(problem),
             }
@@ -94,11 +95,16 @@ fn value(
 fn read(path: &Path) -> Result<String, Missing> {
     let shown = path.display();
     let unreadable = |why: String| (format!("the file {shown}: {why}"), "a readable text file".to_owned(), None);
-    let size = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(unreadable(format!("{size} bytes, more than 64 KiB")));
+    // Whoever waits for a pipe or a device may wait for ever.
+    if !std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?.is_file() {
+        return Err(unreadable("not a regular file".to_owned()));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|error| unreadable(error.to_string()))?;
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| unreadable(error.to_string()))?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(unreadable("more than 64 KiB".to_owned()));
+    }
     Ok(text.trim_end_matches(['\n', '\r']).to_owned())
 }
 
@@ -113,7 +119,7 @@ mod tests {
             _ => None,
         };
         fill(text, Path::new("/"), &env)
-            .map(|filled| (filled.text, filled.from_outside))
+            .map(|filled| (filled.text, !filled.outside.is_empty()))
             .map_err(|missing| missing.len())
     }
 

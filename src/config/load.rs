@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::context::Context;
 use super::problem::{Kind, Location, Problem};
-use super::reader::{Context, Map};
+use super::reader::Map;
 use super::settings::Settings;
 use super::{check, read, units, yaml};
 
@@ -30,6 +31,35 @@ pub struct Loaded {
     pub origins: Origins,
     /// Worth knowing, but no reason to refuse.
     pub notes: Vec<Problem>,
+    pub outside: Outside,
+}
+
+/// Values from variables and secret files: they may be secret wherever they turn up, a route's name included.
+#[derive(Clone, Default)]
+pub struct Outside(Vec<String>);
+
+/// Shorter ones are no secrets, and hiding them would hide every other word.
+const HIDDEN_MIN: usize = 4;
+
+impl Outside {
+    /// The text without any of the values.
+    pub fn hidden(&self, text: &str) -> String {
+        let long = self.0.iter().filter(|value| value.len() >= HIDDEN_MIN);
+        long.fold(text.to_owned(), |text, value| text.replace(value.as_str(), "[not shown]"))
+    }
+
+    fn hide(&self, problem: &mut Problem) {
+        for text in [&mut problem.path, &mut problem.found, &mut problem.expected] {
+            *text = self.hidden(text);
+        }
+        problem.hint = problem.hint.take().map(|hint| self.hidden(&hint));
+    }
+}
+
+impl std::fmt::Debug for Outside {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{} values", self.0.len())
+    }
 }
 
 /// Where each value that was typed stands; a value that is not here is a default.
@@ -68,7 +98,8 @@ pub fn load_file(path: &Path) -> Result<Loaded, Vec<Problem>> {
         return Err(unreadable("more than 1 MiB".to_owned(), None));
     }
     let text = String::from_utf8(bytes).map_err(|_| unreadable("not UTF-8 text".to_owned(), None))?;
-    let base = path.parent().unwrap_or(Path::new("")).to_owned();
+    // The same file means the same whichever way it is named.
+    let base = std::path::absolute(path).ok().and_then(|path| Some(path.parent()?.to_owned())).unwrap_or_default();
     let mut loaded = load_text(&text, &name, &base, &|name| std::env::var(name).ok())?;
     loaded.watch.insert(0, path.to_owned());
     Ok(loaded)
@@ -103,7 +134,9 @@ pub fn load_text(
     });
     check::check(&settings, &context, grace.or(Some(Duration::MAX)));
     let mut problems = context.problems.into_inner();
+    let outside = Outside(context.outside.into_inner());
     if !problems.is_empty() {
+        problems.iter_mut().for_each(|problem| outside.hide(problem));
         problems.sort_by(|one, other| one.at.cmp(&other.at).then_with(|| one.path.cmp(&other.path)));
         problems.dedup();
         return Err(problems);
@@ -113,7 +146,7 @@ pub fn load_text(
     watch.dedup();
     let hash = hash(text, &watch);
     let origins = Origins(context.origins.into_inner());
-    Ok(Loaded { settings, hash, text: text.to_owned(), watch, origins, notes: Vec::new() })
+    Ok(Loaded { settings, hash, text: text.to_owned(), watch, origins, notes: Vec::new(), outside })
 }
 
 /// The configuration of `run --upstream URL --listen ADDRESS`.

@@ -9,6 +9,7 @@ pub mod problem;
 pub mod settings;
 
 mod check;
+mod context;
 mod read;
 mod read_breaker;
 mod read_concurrency;

@@ -3,80 +3,18 @@
 //! and the reference. So none of the four can say something else than the others.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::context::Context;
 use super::describe::Entry;
 use super::env;
 use super::not_yet;
-use super::problem::{Kind, Location, Problem};
+use super::problem::Location;
 use super::units::{self, Expected};
 use super::words::{shorten, similar};
 use super::yaml::{Key, Node, Value};
 use crate::core::units::{Rate, Ratio};
-
-/// What the whole reading shares.
-pub struct Context<'e> {
-    pub base: PathBuf,
-    pub env: &'e dyn Fn(&str) -> Option<String>,
-    pub problems: RefCell<Vec<Problem>>,
-    /// Where each value that was typed stands.
-    pub origins: RefCell<BTreeMap<String, Location>>,
-    pub files: RefCell<Vec<PathBuf>>,
-    /// Filled when the keys are described instead of read.
-    pub entries: RefCell<Option<Vec<Entry>>>,
-}
-
-impl<'e> Context<'e> {
-    pub fn new(base: &Path, env: &'e dyn Fn(&str) -> Option<String>) -> Self {
-        Context {
-            base: base.to_owned(),
-            env,
-            problems: RefCell::default(),
-            origins: RefCell::default(),
-            files: RefCell::default(),
-            entries: RefCell::new(None),
-        }
-    }
-
-    /// Reports a problem; without a place of its own it gets that of the nearest key around it that was typed.
-    pub fn problem(
-        &self,
-        path: &str,
-        at: Option<Location>,
-        found: impl Into<String>,
-        expected: impl Into<String>,
-        hint: Option<String>,
-    ) {
-        let at = at.or_else(|| self.nearest(path));
-        let (found, expected) = (found.into(), expected.into());
-        self.problems.borrow_mut().push(Problem {
-            kind: Kind::Wrong,
-            path: path.to_owned(),
-            at,
-            found,
-            expected,
-            hint,
-        });
-    }
-
-    fn nearest(&self, path: &str) -> Option<Location> {
-        let origins = self.origins.borrow();
-        let mut place = path;
-        while !place.is_empty() {
-            if let Some(at) = origins.get(place) {
-                return Some(at.clone());
-            }
-            place = place.rfind(['.', '[']).map_or("", |end| &place[..end]);
-        }
-        None
-    }
-
-    pub fn describing(&self) -> bool {
-        self.entries.borrow().is_some()
-    }
-}
 
 /// A block of keys being read.
 pub struct Map<'c, 'n> {
@@ -255,16 +193,18 @@ impl<'c, 'n> Map<'c, 'n> {
             }
         };
         context.files.borrow_mut().extend(filled.files);
+        let from_outside = !filled.outside.is_empty();
+        context.outside.borrow_mut().extend(filled.outside);
         match parse(&filled.text) {
             Ok(value) => Some(value),
             Err(expected) => {
-                let found = match (secret || filled.from_outside, filled.text.as_str()) {
+                let found = match (secret || from_outside, filled.text.as_str()) {
                     (true, _) => "a value that is not shown, because it is secret or from outside the file".to_owned(),
                     (false, "" | "~" | "null") => "nothing".to_owned(),
                     (false, text) => shorten(text),
                 };
                 let number = filled.text.bytes().all(|byte| byte.is_ascii_digit()) && !filled.text.is_empty();
-                let hint = (number && !secret && !filled.from_outside && expected.contains("unit"))
+                let hint = (number && !secret && !from_outside && expected.contains("unit"))
                     .then(|| "add the unit: a bare number could be anything".to_owned());
                 context.problem(path, Some(node.at.clone()), found, expected, hint);
                 None

@@ -146,6 +146,9 @@ impl<T> Default for Admission<T> {
     }
 }
 
+/// Checks of the app's health beyond the limit at a time.
+const PROBES_MAX: usize = 4;
+
 impl<T> Admission<T> {
     pub fn working(&self) -> usize {
         self.working.iter().sum()
@@ -232,9 +235,10 @@ impl<T> Admission<T> {
         Params { queue_max, wait_max, ..*params }
     }
 
-    /// A place whatever the limit is, below the cap: for the checks of the app's health.
+    /// A place beyond the limit, below the cap: for the checks of the app's health. Only a few, because anybody can ask
+    /// for what a check asks for.
     pub fn enter_probe(&mut self, params: &Params) -> bool {
-        let room = self.open() < params.cap;
+        let room = self.open() < params.cap && self.working() < self.max(params).saturating_add(PROBES_MAX);
         self.working[Priority::Critical as usize] += usize::from(room);
         room
     }

@@ -85,7 +85,7 @@ impl Ambiguity {
             Ambiguity::HostDiffers => "Host and the authority of the request target differ.",
             Ambiguity::Connect => "CONNECT is not served here.",
             Ambiguity::Expectation => "The only expectation understood is 100-continue.",
-            Ambiguity::PathInvalid => "The path can be read in more than one way.",
+            Ambiguity::PathInvalid => "The path is malformed, or can be read in more than one way.",
             Ambiguity::TargetInvalid => "The request target is not a path or an http URL.",
             Ambiguity::UpgradeWithBody => "A request that upgrades may not have a body.",
             Ambiguity::ConnectionField => "HTTP/2 requests may not carry fields of one connection.",

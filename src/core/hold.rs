@@ -21,8 +21,6 @@ pub struct Params {
 pub struct Hold {
     away_since: Option<Instant>,
     waiting: u32,
-    /// Requests that have begun to wait since it went away.
-    place: u32,
     /// It will not come back.
     gone: bool,
 }
@@ -46,6 +44,8 @@ pub struct Waiting {
     pub until: Instant,
     /// How long after the return it goes on.
     pub turn: Duration,
+    /// When it is too late to go on.
+    pub too_late: Instant,
 }
 
 impl Hold {
@@ -59,7 +59,6 @@ impl Hold {
     /// Something listens. For how long nothing did, when nothing did.
     pub fn back(&mut self, now: Instant) -> Option<Duration> {
         let since = self.away_since.take()?;
-        self.place = 0;
         Some(now.saturating_duration_since(since))
     }
 
@@ -83,17 +82,18 @@ impl Hold {
         let left = params.wait_max.saturating_sub(waited);
         let longest = (since + params.wait_max.min(WAIT_LIMIT)).min(now + left.min(WAIT_LIMIT));
         // At the deadline itself there is no time left to be answered in.
-        let until = longest.min(deadline.checked_sub(ANSWER_MIN).unwrap_or(now));
+        let too_late = deadline.checked_sub(ANSWER_MIN).unwrap_or(now);
+        let until = longest.min(too_late);
         if until <= now {
             return Err(Denied::TooLong);
         }
         if self.waiting >= params.requests_max {
             return Err(Denied::Full);
         }
+        // Those that have left hold nobody up: nobody's turn is later than that of the last of so many.
+        let turn = TURN * self.waiting;
         self.waiting += 1;
-        let turn = TURN * self.place;
-        self.place = self.place.saturating_add(1);
-        Ok(Waiting { until, turn })
+        Ok(Waiting { until, turn, too_late })
     }
 
     pub fn leave(&mut self) {
@@ -163,9 +163,10 @@ mod tests {
         assert_eq!([enter().unwrap().turn, enter().unwrap().turn], [Duration::ZERO, TURN]);
         assert_eq!(enter(), Err(Denied::Full));
         hold.leave();
-        assert_eq!(hold.enter(&PARAMS, Duration::ZERO, start + HOUR, start).unwrap().turn, 2 * TURN);
+        assert_eq!(hold.enter(&PARAMS, Duration::ZERO, start + HOUR, start).unwrap().turn, TURN);
         hold.back(start);
         hold.refused(start);
+        hold.leave();
         hold.leave();
         assert_eq!(hold.enter(&PARAMS, Duration::ZERO, start + HOUR, start).unwrap().turn, Duration::ZERO);
     }

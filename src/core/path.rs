@@ -31,6 +31,11 @@ pub fn normalise(path: &str) -> Result<Cow<'_, str>, PathProblem> {
     rewrite(rest).map(Cow::Owned)
 }
 
+/// Whether readers that resolve dot segments and those that do not would take the path to different places.
+pub fn has_dot_segments(path: &str) -> bool {
+    path.split('/').any(|segment| matches!(segment, "." | ".."))
+}
+
 /// Nothing in it needs a second look; the common case, in one pass.
 fn is_normal(path: &[u8]) -> bool {
     let mut previous = 0;

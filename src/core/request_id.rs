@@ -12,16 +12,15 @@ pub fn well_formed(value: &[u8]) -> bool {
 }
 
 /// 128 random bits as a UUID, version 4 (RFC 9562 §5.4).
-pub fn write(random: u128) -> String {
+pub fn write(random: u128) -> [u8; 36] {
     let bits = (random & !(0xf << 76) & !(0x3 << 62)) | 0x4 << 76 | 0x2 << 62;
-    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
-    let mut text = String::with_capacity(36);
-    for (place, byte) in bits.to_be_bytes().into_iter().enumerate() {
-        if matches!(place, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push(digit(byte >> 4));
-        text.push(digit(byte & 15));
+    let digit = |value: u8| b"0123456789abcdef"[usize::from(value)];
+    let mut text = [b'-'; 36];
+    // Where each byte's two digits stand among the hyphens.
+    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+    for (place, byte) in PLACES.into_iter().zip(bits.to_be_bytes()) {
+        text[place] = digit(byte >> 4);
+        text[place + 1] = digit(byte & 15);
     }
     text
 }
@@ -32,10 +31,10 @@ mod tests {
 
     #[test]
     fn ours_is_a_uuid_and_well_formed() {
-        assert_eq!(write(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
-        assert_eq!(write(0), "00000000-0000-4000-8000-000000000000");
-        assert_eq!(write(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef), "01234567-89ab-4def-8123-456789abcdef");
-        assert!(well_formed(write(0x1234).as_bytes()));
+        assert_eq!(&write(u128::MAX), b"ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(&write(0), b"00000000-0000-4000-8000-000000000000");
+        assert_eq!(&write(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef), b"01234567-89ab-4def-8123-456789abcdef");
+        assert!(well_formed(&write(0x1234)));
     }
 
     #[test]

@@ -54,6 +54,11 @@ pub fn parse_retry_after(value: &[u8], now: SystemTime, date: impl Fn(&str) -> O
 /// three fields says. Whoever lies here only takes retries from their own request.
 pub fn previous_attempts(headers: &HeaderMap) -> u32 {
     let number = |name: &HeaderName| -> Option<u32> { headers.get(name)?.to_str().ok()?.parse().ok() };
+    // Most requests have none of them: one pass over the names costs less than looking three up.
+    let told = |name: &HeaderName| *name == X_ATTEMPT || *name == X_ENVOY_ATTEMPT || *name == GRPC_PREVIOUS_ATTEMPTS;
+    if !headers.keys().any(told) {
+        return 0;
+    }
     let counted = [&X_ATTEMPT, &X_ENVOY_ATTEMPT].map(|name| number(name).map_or(0, |count| count.saturating_sub(1)));
     counted.into_iter().chain(number(&GRPC_PREVIOUS_ATTEMPTS)).max().unwrap_or(0)
 }

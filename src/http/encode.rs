@@ -138,19 +138,28 @@ fn line(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
 
 fn content_length(out: &mut Vec<u8>, length: u64) {
     out.extend_from_slice(b"content-length: ");
-    let mut digits = [0; 20];
+    out.extend_from_slice(decimal(length, &mut [0; 20]));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A number as a field's value, with one allocation less than `HeaderValue::from`.
+pub fn number(value: u64) -> HeaderValue {
+    // Digits are a value.
+    HeaderValue::from_bytes(decimal(value, &mut [0; 20])).unwrap_or(HeaderValue::from_static("0"))
+}
+
+/// 20 digits hold every number.
+fn decimal(number: u64, digits: &mut [u8; 20]) -> &[u8] {
     let mut at = digits.len();
-    let mut left = length;
+    let mut left = number;
     loop {
         at -= 1;
         digits[at] = b'0' + (left % 10) as u8; // below 10
         left /= 10;
         if left == 0 {
-            break;
+            return &digits[at..];
         }
     }
-    out.extend_from_slice(&digits[at..]);
-    out.extend_from_slice(b"\r\n");
 }
 
 /// What stands before a chunk's data; [`CHUNK_END`] stands behind it.

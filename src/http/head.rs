@@ -150,7 +150,7 @@ impl HeadReader {
         let mut found: Found<'_> = [const { MaybeUninit::uninit() }; FIELDS_MAX];
         let mut parsed = httparse::Request::new(&mut []);
         let status = ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, buffer, &mut found);
-        let Some(length) = self.judge(buffer, status)? else { return Ok(None) };
+        let Some(length) = self.judge(buffer, status, parsed.headers)? else { return Ok(None) };
         // All present in a complete head.
         let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
             return Err(HeadProblem::Malformed);
@@ -185,7 +185,7 @@ impl HeadReader {
         let mut found: Found<'_> = [const { MaybeUninit::uninit() }; FIELDS_MAX];
         let mut parsed = httparse::Response::new(&mut []);
         let status = ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, buffer, &mut found);
-        let Some(length) = self.judge(buffer, status)? else { return Ok(None) };
+        let Some(length) = self.judge(buffer, status, parsed.headers)? else { return Ok(None) };
         let (Some(code), Some(minor)) = (parsed.code, parsed.version) else { return Err(HeadProblem::Malformed) };
         let status = StatusCode::from_u16(code).map_err(|_| HeadProblem::Malformed)?;
         let reason = parsed.reason.filter(|reason| Some(*reason) != status.canonical_reason());
@@ -221,14 +221,21 @@ impl HeadReader {
     }
 
     /// The length of a complete head that is good.
-    fn judge(&mut self, buffer: &BytesMut, status: Result<Status<usize>, Error>) -> Result<Option<usize>, HeadProblem> {
+    fn judge(
+        &mut self,
+        buffer: &BytesMut,
+        status: Result<Status<usize>, Error>,
+        fields: &[httparse::Header<'_>],
+    ) -> Result<Option<usize>, HeadProblem> {
         match status {
             Ok(Status::Complete(length)) => {
                 self.seen = 0;
                 if length > self.bytes_max {
                     return Err(HeadProblem::TooLarge);
                 }
-                if has_bare_lf(&buffer[..length]) { Err(HeadProblem::BareLf) } else { Ok(Some(length)) }
+                let head = &buffer[..length];
+                let bare = !lines_end_in_crlf(head, fields) && has_bare_lf(head);
+                if bare { Err(HeadProblem::BareLf) } else { Ok(Some(length)) }
             }
             Ok(Status::Partial) => {
                 if has_bare_lf(buffer) {
@@ -254,6 +261,18 @@ fn skip_empty_lines(buffer: &mut BytesMut) {
     while buffer.starts_with(b"\r\n") {
         let _ = buffer.split_to(2);
     }
+}
+
+/// Whether it is plain from the places of the fields that every line of a complete head ends with CRLF. A LF ends a line
+/// wherever it stands, so that each one is before a field's name or at the end of the head.
+fn lines_end_in_crlf(head: &[u8], fields: &[httparse::Header<'_>]) -> bool {
+    let after_crlf = |field: &httparse::Header<'_>| {
+        let start = (field.name.as_ptr() as usize).saturating_sub(head.as_ptr() as usize);
+        head.get(..start).is_some_and(|before| before.ends_with(b"\r\n"))
+    };
+    // An empty line that the parser passed over is looked at closely.
+    let begins = !matches!(head.first(), Some(b'\r' | b'\n'));
+    begins && head.ends_with(b"\r\n\r\n") && fields.iter().all(after_crlf)
 }
 
 /// Whether a line ends with LF alone.

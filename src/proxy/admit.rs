@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{self, HeaderMap, HeaderName};
-use http::{Request, Uri};
+use http::{Method, Request, Uri};
 
 use super::exchange::Exchange;
 use super::refusal::Refusal;
@@ -71,14 +71,16 @@ pub fn body_length(route: &RoutePlan, headers: &HeaderMap) -> Result<(), Refusal
 pub async fn place(exchange: &mut Exchange, upstream: &Arc<UpstreamPlan>) -> Result<(), Refusal> {
     exchange.upstream = Some(upstream.clone());
     let places = &upstream.state.places;
-    let probe = matches!(upstream.health_check.as_ref().map(|check| &check.kind),
+    let uploading = exchange.upload.as_ref().is_some_and(|upload| upload.ended().is_none());
+    let asks = matches!(upstream.health_check.as_ref().map(|check| &check.kind),
         Some(CheckKind::Http(path)) if *path == exchange.uri.path());
-    let entered = if probe {
-        places.enter_probe(&upstream.admission)
-    } else {
-        let uploading = exchange.upload.as_ref().is_some_and(|upload| upload.ended().is_none());
-        let now = clock::now();
-        places.enter(exchange.priority, uploading, exchange.deadline, &upstream.admission, now).await
+    let probe = asks && !uploading && matches!(exchange.method, Method::GET | Method::HEAD);
+    let entered = match probe.then(|| places.enter_probe(&upstream.admission)).flatten() {
+        Some(place) => Ok(place),
+        None => {
+            let now = clock::now();
+            places.enter(exchange.priority, uploading, exchange.deadline, &upstream.admission, now).await
+        }
     };
     match entered {
         Ok(place) => {

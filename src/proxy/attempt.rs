@@ -22,6 +22,7 @@ use super::verdict::{Again, Sent, Stop, Tried, Verdict, judge};
 use crate::core::breaker::Outcome;
 use crate::core::retry::{GRPC_PREVIOUS_ATTEMPTS, X_ATTEMPT};
 use crate::core::{backoff, deadline, retry};
+use crate::http::{encode, fields};
 use crate::plan::{EndpointPlan, RoutePlan, UpstreamPlan};
 use crate::state::clock;
 use crate::telemetry::AttemptRecord;
@@ -52,8 +53,10 @@ pub async fn forward(
     if let Some(budget) = &run.route.retry.budget {
         budget.state.request(&budget.params, exchange.started);
     }
-    let (head, _) = req.into_parts(); // the body is the exchange's since it began to arrive
-    run.tries(exchange, Request::from_parts(head, ())).await
+    let mut request = req.map(|_| View::empty()); // the body is the exchange's since it began to arrive
+    let answer = run.tries(exchange, &mut request).await;
+    fields::give_back(request.into_parts().0.headers);
+    answer
 }
 
 /// What stays the same over a request's attempts.
@@ -91,7 +94,11 @@ enum Next {
 
 impl Run<'_> {
     /// Sends the request until an attempt's answer is to be given, or none is left.
-    async fn tries(&self, exchange: &mut Exchange, mut head: Request<()>) -> Result<Response<UpstreamBody>, Refusal> {
+    async fn tries(
+        &self,
+        exchange: &mut Exchange,
+        request: &mut Request<View>,
+    ) -> Result<Response<UpstreamBody>, Refusal> {
         let mut previous: Option<Tried> = None;
         let mut turn = Try { number: 1, fresh: false };
         let mut refusals = 0;
@@ -111,7 +118,7 @@ impl Run<'_> {
                 Err(refusal) => return previous.map_or(Err(refusal), Tried::into_answer),
             };
             drop(previous.take());
-            let (tried, again) = self.once(exchange, endpoint, permit, &mut head, turn).await?;
+            let (tried, again) = self.once(exchange, endpoint, permit, request, turn).await?;
             match self.next(exchange, again, turn) {
                 Next::Stop => return tried.into_answer(),
                 Next::Fresh => turn.fresh = true,
@@ -166,14 +173,14 @@ impl Run<'_> {
         exchange: &mut Exchange,
         endpoint: &EndpointPlan,
         mut permit: Permit,
-        head: &mut Request<()>,
+        request: &mut Request<View>,
         turn: Try,
     ) -> Result<(Tried, Again), Refusal> {
         let began = permit.taken;
         exchange.forwarded.get_or_insert(began);
         exchange.turn = Turn::begin(&self.upstream, endpoint);
         let span = clock::random().max(1);
-        let mut request = head.clone().map(|()| exchange.upload.as_ref().map_or_else(View::empty, Upload::view));
+        *request.body_mut() = exchange.upload.as_ref().map_or_else(View::empty, Upload::view);
         self.address(exchange, endpoint, request.headers_mut(), turn.number, began);
         write_trace(exchange, request.headers_mut(), span);
         let how = SendHow {
@@ -242,10 +249,10 @@ impl Run<'_> {
         let left = exchange.deadline.saturating_duration_since(now);
         let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         if fields.contains_key(&X_ENVOY_TIMEOUT) {
-            fields.insert(X_ENVOY_TIMEOUT, HeaderValue::from(millis));
+            fields.insert(X_ENVOY_TIMEOUT, encode::number(millis));
         }
         if !exchange.is_grpc() {
-            fields.insert(X_REQUEST_TIMEOUT, HeaderValue::from(millis));
+            fields.insert(X_REQUEST_TIMEOUT, encode::number(millis));
         } else if let Ok(value) = HeaderValue::try_from(deadline::format_grpc_timeout(left)) {
             fields.insert(GRPC_TIMEOUT, value);
         }
@@ -258,6 +265,8 @@ impl Run<'_> {
         }
         if exchange.outbound() {
             fields.insert(header::HOST, to.authority.clone());
+        } else if exchange.host.is_empty() {
+            fields.remove(header::HOST); // of the endpoint before; each sets its own
         }
         if let Some(token) = self.upgrade {
             fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -272,9 +281,9 @@ impl Run<'_> {
     }
 
     /// Waits for the head of the answer as long as every timer allows.
-    async fn wait<F, T, B>(&self, exchange: &Exchange, began: Instant, send: F) -> Sent<T, B>
+    async fn wait<F, T>(&self, exchange: &Exchange, began: Instant, send: F) -> Sent<T>
     where
-        F: Future<Output = Result<T, SendError<B>>>,
+        F: Future<Output = Result<T, SendError>>,
     {
         let mut send = pin!(send);
         let timers = self.timers(exchange, began);

@@ -6,6 +6,7 @@ use http::{Request, Response};
 
 use super::body::{self, Body};
 use super::exchange::Exchange;
+use super::identify::Way;
 use super::refusal::Refusal;
 use super::upload::ClientBody;
 use super::{Peer, Proxy, admit, arrive, attempt, hold, identify, rates, readiness, redirect, respond, switches};
@@ -88,7 +89,8 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
     admit::place(exchange, upstream).await?;
 
     // attempt, then respond
-    let upgrade = identify::prepare(exchange, &mut req, rewrite.as_ref());
+    let way = Way { normalised: &normalised, judged: !listener.router.is_blind_to_paths(), rewrite: rewrite.as_ref() };
+    let upgrade = identify::prepare(exchange, &mut req, way);
     let answered = attempt::forward(exchange, req, upgrade.as_deref()).await;
     admit::learn(exchange, &answered);
     respond::answer(exchange, answered?, upgrade)

@@ -7,7 +7,7 @@ use http::{Request, Uri, Version};
 
 use super::exchange::Exchange;
 use super::upload::ClientBody;
-use crate::core::{forwarded, headers, request_id, trace};
+use crate::core::{forwarded, headers, path, request_id, trace};
 use crate::plan::{HeaderEdit, Rewrite};
 use crate::state::clock;
 
@@ -31,7 +31,7 @@ pub fn identify(exchange: &mut Exchange, headers: &HeaderMap) {
     }
     let given = headers.get(X_REQUEST_ID).filter(|id| trusted && request_id::well_formed(id.as_bytes()));
     exchange.request_id =
-        given.cloned().or_else(|| HeaderValue::try_from(request_id::write(clock::random_wide())).ok());
+        given.cloned().or_else(|| HeaderValue::from_bytes(&request_id::write(clock::random_wide())).ok());
     identify_trace(exchange, headers);
 }
 
@@ -54,12 +54,12 @@ fn identify_trace(exchange: &mut Exchange, headers: &HeaderMap) {
 
 /// Makes the request ready for the app: hop-by-hop fields out, identity in, edits applied.
 /// Returns the protocol the client asks to upgrade to, if it may.
-pub fn prepare(exchange: &mut Exchange, req: &mut Request<ClientBody>, rewrite: Option<&Rewrite>) -> Option<String> {
+pub fn prepare(exchange: &mut Exchange, req: &mut Request<ClientBody>, way: Way<'_>) -> Option<String> {
     let upgrade = headers::upgrade_token(req.method(), req.version(), req.headers());
     let version = req.version();
     exchange.client_upgrade = req.body_mut().take_upgrade();
     req.extensions_mut().clear();
-    *req.uri_mut() = target(req.uri(), rewrite);
+    *req.uri_mut() = target(req.uri(), way);
     *req.version_mut() = Version::HTTP_11;
     let fields = req.headers_mut();
     headers::strip_request(fields);
@@ -90,17 +90,42 @@ pub fn prepare(exchange: &mut Exchange, req: &mut Request<ClientBody>, rewrite: 
     upgrade
 }
 
-/// Origin form, with the route's prefix replaced. The path is forwarded as it was received.
-fn target(uri: &Uri, rewrite: Option<&Rewrite>) -> Uri {
-    let received = uri.path_and_query().map_or("/", |target| target.as_str());
-    let replaced = rewrite.and_then(|rewrite| {
-        let rest = received.strip_prefix(&rewrite.from)?;
-        format!("{}{rest}", rewrite.to).parse::<Uri>().ok()
+/// Where the request was judged to lead.
+#[derive(Clone, Copy)]
+pub struct Way<'a> {
+    /// The path as routes saw it.
+    pub normalised: &'a str,
+    /// Some routes look at paths: then the app must not read another way into it than we did.
+    pub judged: bool,
+    pub rewrite: Option<&'a Rewrite>,
+}
+
+/// Origin form, with the route's prefix replaced. The path is forwarded as it was received, but for two cases: a
+/// route's rewriting must not be stepped around by writing the prefix differently, and dot segments are resolved where
+/// routes were chosen by what they lead to.
+fn target(uri: &Uri, way: Way<'_>) -> Uri {
+    let received = uri.path();
+    let changed = way.normalised != received;
+    let path = if changed && way.judged && path::has_dot_segments(received) { way.normalised } else { received };
+    let rewritten = way.rewrite.and_then(|rewrite| {
+        let below = |path: &str| path.strip_prefix(&rewrite.from).map(|rest| format!("{}{rest}", rewrite.to));
+        let itself = || (way.normalised == rewrite.from.trim_end_matches('/')).then(|| rewrite.to.clone());
+        below(path).or_else(|| below(way.normalised)).or_else(itself)
     });
-    replaced.unwrap_or_else(|| match uri.path_and_query() {
+    let path = rewritten.as_deref().unwrap_or(path);
+    if path != received {
+        let target = match uri.query() {
+            Some(query) => format!("{path}?{query}").parse(),
+            None => path.parse(),
+        };
+        if let Ok(target) = target {
+            return target;
+        }
+    }
+    match uri.path_and_query() {
         Some(target) => Uri::from(target.clone()),
         None => Uri::from_static("/"),
-    })
+    }
 }
 
 /// Exactly one Host: the one the request was judged by. (RFC 9112 §3.2.2: an absolute target replaces it.)
@@ -119,6 +144,9 @@ fn set_host(exchange: &Exchange, fields: &mut HeaderMap) {
 
 /// Trace fields beyond their limits are not passed on (W3C Trace Context §3.3, Baggage §3.3.2).
 fn clean_trace(exchange: &Exchange, fields: &mut HeaderMap) {
+    if !fields.keys().any(|name| *name == TRACESTATE || *name == BAGGAGE) {
+        return; // most requests; cheaper than looking each up
+    }
     let lines = |name: &HeaderName| fields.get_all(name).iter().map(HeaderValue::as_bytes);
     let (state_ok, baggage_ok) = (trace::tracestate_ok(lines(&TRACESTATE)), trace::baggage_ok(lines(&BAGGAGE)));
     if !state_ok || exchange.parent_span == 0 {

@@ -156,8 +156,13 @@ fn inbound_upstreams(plan: &Plan) -> Vec<&UpstreamPlan> {
 }
 
 fn check(upstream: &UpstreamPlan) -> Check {
-    let ok = upstream.endpoints.iter().any(|endpoint| endpoint.state.healthy() != Some(false));
+    let away = upstream.state.hold.is_away();
+    let ok = !away && upstream.endpoints.iter().any(|endpoint| endpoint.state.healthy() != Some(false));
     let problems = upstream.endpoints.iter().filter_map(|endpoint| endpoint.state.last_problem());
-    let words = if ok { String::new() } else { problems.collect::<Vec<_>>().join("; ") };
+    let words = match (ok, problems.collect::<Vec<_>>().join("; ")) {
+        (true, _) => String::new(),
+        (false, words) if words.is_empty() => "no endpoint listens".to_owned(),
+        (false, words) => words,
+    };
     Check { name: upstream.name.to_string(), ok, words }
 }

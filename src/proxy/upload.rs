@@ -300,6 +300,12 @@ pub struct View {
     trailers_sent: bool,
 }
 
+impl Default for View {
+    fn default() -> Self {
+        View::empty()
+    }
+}
+
 impl View {
     pub fn empty() -> View {
         View { source: None, next: 0, taken: 0, left: Some(0), trailers_sent: true }

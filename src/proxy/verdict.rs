@@ -36,11 +36,11 @@ impl Tried {
     }
 }
 
-pub type Sent<T, B> = Result<T, Stop<B>>;
+pub type Sent<T> = Result<T, Stop>;
 
 /// Why there is no answer.
-pub enum Stop<B> {
-    Error(SendError<B>),
+pub enum Stop {
+    Error(SendError),
     /// `served` is how long the app had had the whole request.
     Timer {
         refusal: Refusal,
@@ -91,7 +91,7 @@ pub enum Again {
 }
 
 /// Sorts out whose fault a failed attempt is.
-pub fn judge<B>(sent: Sent<Response<UpstreamBody>, B>, exchange: &Exchange, route: &RoutePlan) -> (Tried, Verdict) {
+pub fn judge(sent: Sent<Response<UpstreamBody>>, exchange: &Exchange, route: &RoutePlan) -> (Tried, Verdict) {
     match sent {
         Ok(response) => judge_answer(response, exchange, route),
         Err(Stop::Timer { refusal, served }) => judge_timer(refusal, served, route),
@@ -110,7 +110,7 @@ fn judge_timer(refusal: Refusal, served: Duration, route: &RoutePlan) -> (Tried,
     (Tried::Failed(refusal), Verdict { transport: Outcome::Ignored, answer, label, again })
 }
 
-fn judge_error<B>(error: &SendError<B>, exchange: &Exchange, route: &RoutePlan) -> (Tried, Verdict) {
+fn judge_error(error: &SendError, exchange: &Exchange, route: &RoutePlan) -> (Tried, Verdict) {
     let retry = &route.retry;
     let unwritten = if retry.connect { Again::Unwritten } else { Again::No };
     let missing = |problem| problem == ConnectProblem::UnixMissing;
@@ -121,9 +121,9 @@ fn judge_error<B>(error: &SendError<B>, exchange: &Exchange, route: &RoutePlan) 
             (Refusal::ConnectFailed, Again::Refused)
         }
         SendError::ConnectRefused { .. } => (Refusal::ConnectRefused, unwritten),
-        SendError::ConnectTimeout { .. } => (Refusal::ConnectTimeout, unwritten),
+        SendError::ConnectTimeout => (Refusal::ConnectTimeout, unwritten),
         SendError::ConnectFailed { .. } => (Refusal::ConnectFailed, unwritten),
-        SendError::NeverWritten { .. } => (Refusal::Reset, Again::Fresh),
+        SendError::NeverWritten => (Refusal::Reset, Again::Fresh),
         SendError::Reset { .. } | SendError::Canceled => (Refusal::Reset, replay_if(retry.reset)),
         SendError::BadResponse { .. } => (Refusal::ResponseMalformed, Again::No),
         SendError::RequestBody { .. } => match exchange.upload.as_ref().and_then(Upload::failure) {
@@ -134,8 +134,9 @@ fn judge_error<B>(error: &SendError<B>, exchange: &Exchange, route: &RoutePlan) 
     let outcome = match (error.side(), error) {
         // Closing an idle connection is no failure of the app, even when our request was on its way: one that truly
         // fails fails on fresh connections too.
-        (Side::Us | Side::Client, _)
-        | (Side::App, SendError::NeverWritten { .. } | SendError::Reset { reused: true, .. }) => Outcome::Ignored,
+        (Side::Us | Side::Client, _) | (Side::App, SendError::NeverWritten | SendError::Reset { reused: true, .. }) => {
+            Outcome::Ignored
+        }
         // The prober sees when it is back, sooner than a breaker would.
         (Side::App, _) if again == Again::Refused => Outcome::Ignored,
         (Side::App, _) => Outcome::Failure,

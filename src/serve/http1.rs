@@ -23,6 +23,7 @@ use super::link::Link;
 use super::stream::Stream;
 use super::worker::Seat;
 use crate::http::encode::{self, Persistence};
+use crate::http::fields;
 use crate::http::wire::{Outbound, Sending};
 use crate::http::{Framing, Reason, RequestHead, Writing};
 use crate::proxy::{Body, ClientBody, Feed, Inbound, inbound::Duplex};
@@ -173,6 +174,7 @@ impl Answer {
         let reason = head.extensions.get::<Reason>().map(|reason| &*reason.0);
         let mut out = Outbound::default();
         encode::response_head(out.gather(), head.status, reason, &head.headers, (writing, persistence));
+        fields::give_back(head.headers);
         Answer { out, body: Sending::new(body, writing, client.trailers), persists, switched, broken: false }
     }
 

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -244,20 +244,32 @@ fn bind_unix(path: &Path, workers: usize) -> io::Result<(Bound, Vec<Socket>)> {
 
 /// A socket file that nobody listens on was left by a process that was killed.
 fn is_stale(path: &Path) -> bool {
+    let socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    if !socket {
+        return false; // somebody's file
+    }
     let refused = std::os::unix::net::UnixStream::connect(path);
     refused.is_err_and(|problem| problem.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 fn in_words(address: &Address, problem: &io::Error) -> String {
-    match problem.kind() {
-        io::ErrorKind::AddrInUse => {
+    match (problem.kind(), address) {
+        (io::ErrorKind::AddrInUse, Address::Unix(path)) => match std::fs::symlink_metadata(path) {
+            Ok(found) if !found.file_type().is_socket() => {
+                format!("{address} cannot be bound: the path exists and is not a socket; choose another path")
+            }
+            Ok(_) | Err(_) => {
+                format!("{address} is in use by another process; stop it (`ss -lxp` names it) or choose another path")
+            }
+        },
+        (io::ErrorKind::AddrInUse, Address::Tcp { .. }) => {
             format!("{address} is in use by another process; stop it (`ss -ltnp` names it) or choose another address")
         }
-        io::ErrorKind::PermissionDenied => {
+        (io::ErrorKind::PermissionDenied, _) => {
             format!("{address} may not be bound by this user; ports below 1024 need CAP_NET_BIND_SERVICE")
         }
-        io::ErrorKind::AddrNotAvailable => format!("{address} is not an address of this machine"),
-        _ => format!("{address} cannot be bound: {problem}"),
+        (io::ErrorKind::AddrNotAvailable, _) => format!("{address} is not an address of this machine"),
+        (_, _) => format!("{address} cannot be bound: {problem}"),
     }
 }
 

@@ -138,12 +138,12 @@ pub struct Place {
 impl Place {
     /// Waits for the return and then for its turn; false when the time is over before.
     pub async fn wait(mut self) -> bool {
-        let returned = tokio::time::timeout_at(self.waiting.until.into(), self.returned.changed()).await;
+        let Waiting { until, turn, too_late } = self.waiting;
+        let returned = tokio::time::timeout_at(until.into(), self.returned.changed()).await;
         if !matches!(returned, Ok(Ok(()))) {
             return false;
         }
-        tokio::time::sleep(self.waiting.turn).await;
-        true
+        tokio::time::timeout_at(too_late.into(), tokio::time::sleep(turn)).await.is_ok()
     }
 }
 

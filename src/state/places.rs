@@ -95,14 +95,10 @@ impl Places {
         lock(&self.admission).recover(queue_max, wait_max, now);
     }
 
-    /// A place below the cap alone, for the checks of the app's health.
-    pub fn enter_probe(self: &Arc<Self>, params: &Params) -> Result<Place, Refused> {
+    /// A place beyond the limit, for the checks of the app's health; `None` when enough have one.
+    pub fn enter_probe(self: &Arc<Self>, params: &Params) -> Option<Place> {
         let entered = lock(&self.admission).enter_probe(params);
-        if entered {
-            Ok(self.place(Priority::Critical, params))
-        } else {
-            Err(self.count(Priority::Critical, Why::Full))
-        }
+        entered.then(|| self.place(Priority::Critical, params))
     }
 
     fn place(self: &Arc<Self>, priority: Priority, params: &Params) -> Place {

@@ -181,14 +181,16 @@ impl Telemetry {
     }
 
     /// New options: sampling, redaction, format and target at once, a log file opened again even if it is the same.
-    /// The collector, and who the spans say they are of, stay. A target that cannot be opened leaves the old one.
-    pub fn set_options(&self, options: Options) {
-        let mut options = options;
-        if let Err(problem) = self.log.retarget(&options.log.target) {
-            tracing::error!(error = %problem, "the access log stays where it was");
-            options.log.target = self.options.load().log.target.clone();
-        }
+    /// The collector, and who the spans say they are of, stay. A target that cannot be opened changes nothing.
+    pub fn set_options(&self, options: Options) -> Result<(), TelemetryError> {
+        self.log.retarget(&options.log.target)?;
         self.options.store(Arc::new(options));
+        Ok(())
+    }
+
+    /// Opens a log file anew: it may have been rotated.
+    pub fn reopen_log(&self) -> Result<(), TelemetryError> {
+        self.log.retarget(&self.options.load().log.target)
     }
 
     /// Log lines dropped so far.
@@ -345,13 +347,16 @@ mod tests {
         worker.flush();
         let mut options = logging_to(&new);
         options.log.format = Format::Common;
-        telemetry.set_options(options.clone());
+        telemetry.set_options(options.clone()).unwrap();
         settle(&worker, &record());
         worker.flush();
-        // One that cannot be opened changes nothing but what else it says.
-        options.log.target = Target::File(folder.path().join("no").join("such"));
+        // A target that cannot be opened changes nothing.
+        let mut bad = options.clone();
+        bad.log.target = Target::File(folder.path().join("no").join("such"));
+        bad.log.sample_success = 1.0;
+        assert!(telemetry.set_options(bad).is_err());
         options.log.sample_success = 0.0;
-        telemetry.set_options(options);
+        telemetry.set_options(options).unwrap();
         settle(&worker, &record());
         settle(&worker, &RequestRecord { status: 404, ..record() });
         drop(worker);

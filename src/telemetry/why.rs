@@ -258,6 +258,9 @@ fn string(out: &mut Vec<u8>, text: &str) {
 
 /// At most `TEXT_MAX` bytes of a text, whole characters.
 fn cut(text: &str) -> &str {
+    if text.len() <= TEXT_MAX {
+        return text;
+    }
     let fits = |end: &usize| text.is_char_boundary(*end);
     // 0 is a boundary, and one of any four places is.
     let end = (0..=text.len().min(TEXT_MAX)).rev().find(fits).unwrap_or_default();

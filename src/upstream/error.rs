@@ -2,13 +2,12 @@
 //!
 //! The variants answer three questions: was anything written (may the same request be sent again, whatever its
 //! method), on which side is the fault (may a breaker count it), and is there something to hand back. Errors that
-//! happened before a byte was written return the request itself, so a hold or a retry needs no buffered body.
+//! happened before a byte was written leave the request whole with its sender, so a hold or a retry needs no buffered
+//! body.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-
-use http::Request;
 
 use super::body::{BodyError, Side, Watch};
 use super::connect::{ConnectError, ConnectProblem};
@@ -16,16 +15,16 @@ use super::connect::{ConnectError, ConnectProblem};
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Why there is no response.
-pub enum SendError<B> {
+pub enum SendError {
     /// Nothing listens on the endpoint. Nothing was written.
-    ConnectRefused { cause: ConnectError, request: Box<Request<B>> },
+    ConnectRefused { cause: ConnectError },
     /// No connection within the connect timeout. Nothing was written.
-    ConnectTimeout { request: Box<Request<B>> },
+    ConnectTimeout,
     /// DNS, TLS, a missing Unix socket, no route, no descriptors: see the cause. Nothing was written.
-    ConnectFailed { cause: ConnectError, request: Box<Request<B>> },
+    ConnectFailed { cause: ConnectError },
     /// The connection went away before the request was written, or the app said it never looked at it (HTTP/2
-    /// GOAWAY, REFUSED_STREAM; the body is then gone and `request` is `None`). Safe to send again, any method.
-    NeverWritten { request: Option<Box<Request<B>>> },
+    /// GOAWAY, REFUSED_STREAM; the body may then be gone). Safe to send again, any method.
+    NeverWritten,
     /// Closed or reset after bytes were written and before the response head. The app may have acted on it.
     /// `reused`: on a connection that had served before, so it may be the keep-alive race.
     Reset { reused: bool, cause: BoxError },
@@ -37,18 +36,17 @@ pub enum SendError<B> {
     Canceled,
 }
 
-impl<B> SendError<B> {
-    pub(super) fn connect(cause: ConnectError, request: Request<B>) -> Self {
-        let request = Box::new(request);
+impl SendError {
+    pub(super) fn connect(cause: ConnectError) -> Self {
         match cause.problem {
-            ConnectProblem::Refused => SendError::ConnectRefused { cause, request },
-            ConnectProblem::Timeout => SendError::ConnectTimeout { request },
+            ConnectProblem::Refused => SendError::ConnectRefused { cause },
+            ConnectProblem::Timeout => SendError::ConnectTimeout,
             ConnectProblem::Dns
             | ConnectProblem::Unreachable
             | ConnectProblem::Tls
             | ConnectProblem::UnixMissing
             | ConnectProblem::Exhausted
-            | ConnectProblem::NotHttp2 => SendError::ConnectFailed { cause, request },
+            | ConnectProblem::NotHttp2 => SendError::ConnectFailed { cause },
         }
     }
 
@@ -68,7 +66,7 @@ impl<B> SendError<B> {
         if let Some(h2) = source::<h2::Error>(&cause) {
             let unprocessed = h2.is_remote() && (h2.is_go_away() || h2.reason() == Some(h2::Reason::REFUSED_STREAM));
             return match () {
-                () if unprocessed => SendError::NeverWritten { request: None },
+                () if unprocessed => SendError::NeverWritten,
                 () if h2.is_library() => SendError::BadResponse { cause: cause.into() },
                 () => SendError::Reset { reused, cause: cause.into() },
             };
@@ -85,8 +83,8 @@ impl<B> SendError<B> {
     pub fn label(&self) -> &'static str {
         match self {
             SendError::ConnectRefused { cause, .. } | SendError::ConnectFailed { cause, .. } => cause.problem.label(),
-            SendError::ConnectTimeout { .. } => ConnectProblem::Timeout.label(),
-            SendError::NeverWritten { .. } => "never_written",
+            SendError::ConnectTimeout => ConnectProblem::Timeout.label(),
+            SendError::NeverWritten => "never_written",
             SendError::Reset { .. } => "reset",
             SendError::BadResponse { .. } => "bad_response",
             SendError::RequestBody { .. } => "request_body",
@@ -99,9 +97,9 @@ impl<B> SendError<B> {
         match self {
             SendError::ConnectFailed { cause, .. } if cause.problem == ConnectProblem::Exhausted => Side::Us,
             SendError::ConnectRefused { .. }
-            | SendError::ConnectTimeout { .. }
+            | SendError::ConnectTimeout
             | SendError::ConnectFailed { .. }
-            | SendError::NeverWritten { .. }
+            | SendError::NeverWritten
             | SendError::Reset { .. }
             | SendError::BadResponse { .. } => Side::App,
             SendError::RequestBody { .. } => self.body_error().map_or(Side::Client, |error| error.side),
@@ -121,43 +119,29 @@ impl<B> SendError<B> {
     pub fn was_never_written(&self) -> bool {
         match self {
             SendError::ConnectRefused { .. }
-            | SendError::ConnectTimeout { .. }
+            | SendError::ConnectTimeout
             | SendError::ConnectFailed { .. }
-            | SendError::NeverWritten { .. } => true,
+            | SendError::NeverWritten => true,
             SendError::Reset { .. }
             | SendError::BadResponse { .. }
             | SendError::RequestBody { .. }
             | SendError::Canceled => false,
         }
     }
-
-    /// The request, where it was not consumed. Its head was adapted to the protocol; sending it again adapts it anew.
-    pub fn into_request(self) -> Option<Request<B>> {
-        match self {
-            SendError::ConnectRefused { request, .. }
-            | SendError::ConnectTimeout { request }
-            | SendError::ConnectFailed { request, .. } => Some(*request),
-            SendError::NeverWritten { request } => request.map(|request| *request),
-            SendError::Reset { .. }
-            | SendError::BadResponse { .. }
-            | SendError::RequestBody { .. }
-            | SendError::Canceled => None,
-        }
-    }
 }
 
-impl<B> fmt::Debug for SendError<B> {
+impl fmt::Debug for SendError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "SendError({}: {self})", self.label())
     }
 }
 
-impl<B> fmt::Display for SendError<B> {
+impl fmt::Display for SendError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SendError::ConnectRefused { cause, .. } | SendError::ConnectFailed { cause, .. } => cause.fmt(out),
-            SendError::ConnectTimeout { .. } => out.write_str("not connected in time"),
-            SendError::NeverWritten { .. } => out.write_str("the connection closed before the request was written"),
+            SendError::ConnectTimeout => out.write_str("not connected in time"),
+            SendError::NeverWritten => out.write_str("the connection closed before the request was written"),
             SendError::Reset { reused: true, cause } => write!(out, "a reused connection was closed: {cause}"),
             SendError::Reset { reused: false, cause } => write!(out, "the connection was closed: {cause}"),
             SendError::BadResponse { cause } => write!(out, "the response is not usable: {cause}"),
@@ -167,14 +151,14 @@ impl<B> fmt::Display for SendError<B> {
     }
 }
 
-impl<B> StdError for SendError<B> {
+impl StdError for SendError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             SendError::ConnectRefused { cause, .. } | SendError::ConnectFailed { cause, .. } => Some(cause),
             SendError::Reset { cause, .. } | SendError::BadResponse { cause } | SendError::RequestBody { cause } => {
                 Some(&**cause)
             }
-            SendError::ConnectTimeout { .. } | SendError::NeverWritten { .. } | SendError::Canceled => None,
+            SendError::ConnectTimeout | SendError::NeverWritten | SendError::Canceled => None,
         }
     }
 }

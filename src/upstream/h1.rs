@@ -6,8 +6,8 @@
 //!
 //! What happens on the wire is in [`exchange`].
 //!
-//! A request is given back when nothing of it was written: the connection had ended before, or the socket took not one
-//! byte. Everything after the first byte is an error that says so (see [`super::error`]).
+//! A request is only lent. It is whole when nothing of it was written: the connection had ended before, or the socket
+//! took not one byte. Everything after the first byte is an error that says so (see [`super::error`]).
 
 mod exchange;
 
@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request};
+use http::Request;
 use http_body::{Body, Frame};
 
 use self::exchange::State;
@@ -43,10 +43,10 @@ pub(super) struct Conn<B> {
 }
 
 /// Why there is no answer.
-pub(super) enum Failed<B> {
-    /// Nothing was written, and here is the request.
-    NeverWritten(Box<Request<B>>),
-    Sent(SendError<B>),
+pub(super) enum Failed {
+    /// Nothing was written, and the request is as it was.
+    NeverWritten,
+    Sent(SendError),
 }
 
 impl<B> Conn<B> {
@@ -101,27 +101,28 @@ impl<B> Drop for Conn<B> {
 
 impl<B> Conn<B>
 where
-    B: Body<Data = Bytes> + Unpin + 'static,
+    B: Body<Data = Bytes> + Default + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     /// Sends a request and waits for the head of its answer. `reused`: the connection has served before.
-    ///
-    /// Not an async fn, which would keep the request twice.
     pub(super) fn send(
         self: &Rc<Self>,
-        req: Request<B>,
+        req: &mut Request<B>,
         reused: bool,
-    ) -> impl Future<Output = Result<ResponseHead, Failed<B>>> {
-        let mut waiting = Some(req);
-        let mut method = Method::GET;
+    ) -> impl Future<Output = Result<ResponseHead, Failed>> {
+        let mut begun = false;
+        let method = req.method().clone();
         poll_fn(move |cx| {
             let state = &mut *self.state.borrow_mut();
-            if let Some(req) = waiting.take() {
+            if !begun {
                 if reused && state.fill(cx, 0).is_ready() {
-                    return Poll::Ready(Err(Failed::NeverWritten(Box::new(req))));
+                    return Poll::Ready(Err(Failed::NeverWritten));
                 }
-                method = req.method().clone();
+                begun = true;
                 state.begin(req, cx)?;
+                if reused && state.is_sent() {
+                    return Poll::Pending; // the socket was looked at before, and has not been polled since
+                }
             }
             let head = ready!(state.poll_answer(&method, reused, cx)).map_err(Failed::Sent)?;
             self.answered(state, &head);
@@ -144,7 +145,7 @@ where
 
 impl<B> Answering for Conn<B>
 where
-    B: Body<Data = Bytes> + Unpin + 'static,
+    B: Body<Data = Bytes> + Default + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UpstreamBodyError>>> {

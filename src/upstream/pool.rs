@@ -15,7 +15,7 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 
-use super::body::{Outgoing, RequestBody, Watched};
+use super::body::{RequestBody, Watched};
 use super::connect::{Alpn, ConnectError, ConnectProblem, Connected, To, open};
 use super::error::{BoxError, SendError};
 use super::h1::{Conn, Failed};
@@ -44,7 +44,7 @@ pub struct Pool<B = RequestBody> {
 
 impl<B> Pool<B>
 where
-    B: Body<Data = Bytes> + Unpin + 'static,
+    B: Body<Data = Bytes> + Default + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     pub fn new(spec: EndpointSpec) -> Rc<Pool<B>> {
@@ -71,14 +71,22 @@ where
     /// Sends `req` and waits for the response head (first byte and total timers are the caller's). Dropping the future
     /// takes the request back: the HTTP/1.1 connection closes, the HTTP/2 stream is reset.
     ///
+    /// The request is lent, not given: its body is taken once something of it is sent, its head stays, adapted to the
+    /// protocol; whoever sends it again need not have kept a copy.
+    ///
     /// Must run inside a `LocalSet`.
-    pub async fn send(self: &Rc<Self>, req: Request<B>, how: SendHow) -> Result<Response<UpstreamBody>, SendError<B>> {
+    pub async fn send(
+        self: &Rc<Self>,
+        req: &mut Request<B>,
+        how: SendHow,
+    ) -> Result<Response<UpstreamBody>, SendError> {
         self.tend();
-        match self.choose(&req, how) {
+        match self.choose(req, how) {
             Choice::Http1 => self.send_http1(req, how, None).await,
-            Choice::Http2(alpn) => match self.send_http2(req, how, alpn).await {
+            // Boxed: HTTP/2 towards apps is the exception, and would make every request's future larger.
+            Choice::Http2(alpn) => match Box::pin(self.send_http2(req, how, alpn)).await {
                 Sent::Over(outcome) => outcome,
-                Sent::NotHttp2(req, conn) => self.send_http1(req, how, conn).await,
+                Sent::NotHttp2(conn) => self.send_http1(req, how, conn).await,
             },
         }
     }
@@ -99,11 +107,11 @@ where
     /// `opened`: a connection that has not served yet and is this request's.
     async fn send_http1(
         self: &Rc<Self>,
-        mut req: Request<B>,
+        req: &mut Request<B>,
         how: SendHow,
         mut opened: Option<Rc<Conn<B>>>,
-    ) -> Result<Response<UpstreamBody>, SendError<B>> {
-        prepare::http1(&mut req, &self.target);
+    ) -> Result<Response<UpstreamBody>, SendError> {
+        prepare::http1(req, &self.target);
         let mut reuse = !how.fresh && opened.is_none();
         loop {
             let taken = now();
@@ -118,7 +126,7 @@ where
                     };
                     match conn {
                         Ok(conn) => (conn, None),
-                        Err(cause) => return Err(SendError::connect(cause, req)),
+                        Err(cause) => return Err(SendError::connect(cause)),
                     }
                 }
             };
@@ -130,11 +138,9 @@ where
                     }
                     return Err(error);
                 }
-                Err(Failed::NeverWritten(back)) => req = *back,
+                Err(Failed::NeverWritten) => {}
             }
-            let Some(age) = idle_for else {
-                return Err(SendError::NeverWritten { request: Some(Box::new(req)) });
-            };
+            let Some(age) = idle_for else { return Err(SendError::NeverWritten) };
             // The app closed it before we wrote: the one retry that is always safe, on a fresh connection.
             self.idle.closed_after(age);
             reuse = false;
@@ -170,7 +176,7 @@ where
         res
     }
 
-    async fn send_http2(self: &Rc<Self>, mut req: Request<B>, how: SendHow, alpn: Alpn) -> Sent<B> {
+    async fn send_http2(self: &Rc<Self>, req: &mut Request<B>, how: SendHow, alpn: Alpn) -> Sent<B> {
         for _ in 0..HTTP2_TRIES_MAX {
             let found = match self.streams.pick() {
                 Some(seat) => Ok(Found::Http2(seat)),
@@ -178,11 +184,12 @@ where
             };
             let mut seat = match found {
                 Ok(Found::Http2(seat)) => seat,
-                Ok(Found::Http1(conn)) => return Sent::NotHttp2(req, conn),
-                Err(cause) => return Sent::Over(Err(SendError::connect(cause, req))),
+                Ok(Found::Http1(conn)) => return Sent::NotHttp2(conn),
+                Err(cause) => return Sent::Over(Err(SendError::connect(cause))),
             };
-            prepare::http2(&mut req, &self.target);
-            let mut error = match seat.send(req).await {
+            let mut given = take_body(req);
+            prepare::http2(&mut given, &self.target);
+            let mut error = match seat.send(given).await {
                 Ok(res) => {
                     if seat.reused {
                         self.tally.reused();
@@ -197,9 +204,9 @@ where
             };
             // The connection is going away (GOAWAY, closed) and had not begun with this request.
             self.streams.forget(&seat);
-            req = message.map(Outgoing::into_inner);
+            *req.body_mut() = message.into_body().into_inner();
         }
-        Sent::Over(Err(SendError::NeverWritten { request: Some(Box::new(req)) }))
+        Sent::Over(Err(SendError::NeverWritten))
     }
 
     /// A stream on a connection that has room, opening one if need be; all waiting counts as connecting.
@@ -304,9 +311,19 @@ enum Choice {
 
 /// What became of a request that began with HTTP/2.
 enum Sent<B> {
-    Over(Result<Response<UpstreamBody>, SendError<B>>),
+    Over(Result<Response<UpstreamBody>, SendError>),
     /// TLS chose HTTP/1.1; with the connection that found out, for whoever opened it.
-    NotHttp2(Request<B>, Option<Rc<Conn<B>>>),
+    NotHttp2(Option<Rc<Conn<B>>>),
+}
+
+/// A request of its own with the body of this one.
+fn take_body<B: Default>(req: &mut Request<B>) -> Request<B> {
+    let mut taken = Request::new(std::mem::take(req.body_mut()));
+    req.method().clone_into(taken.method_mut());
+    req.uri().clone_into(taken.uri_mut());
+    req.headers().clone_into(taken.headers_mut());
+    *taken.version_mut() = req.version();
+    taken
 }
 
 /// What was found for a request that may go over HTTP/2.

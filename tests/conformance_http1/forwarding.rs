@@ -53,11 +53,41 @@ fn row_9_ambiguous_paths_are_refused_where_a_prefix_could_be_fooled() {
         assert_eq!((answer.status, answer.reason().as_str()), (400, "path_invalid"), "{target}");
     }
     assert!(app.untouched(), "{:?}", app.requests());
-    // Plain dot segments have one meaning: the route of the normalised path decides.
+    // Plain dot segments have one meaning: the route of the normalised path decides, and that path is what the app gets,
+    // because an app that does not resolve them would be somewhere else than the route that judged the request.
     assert_eq!(wire::get(outrigger.web(), "/api/../admin").status, 404);
     assert!(app.untouched(), "{:?}", app.requests());
     assert_eq!(wire::get(outrigger.web(), "/api/x/../y").status, 200);
-    assert_eq!(app.only_request().target(), "/api/x/../y");
+    assert_eq!(app.only_request().target(), "/api/y");
+    assert_eq!(wire::get(outrigger.web(), "//elsewhere/../api//z?q=../r").status, 200);
+    assert_eq!(app.wait_for_requests(2)[1].target(), "/api/z?q=../r");
+    assert_eq!(wire::get(outrigger.web(), "/api//%7Ez").status, 200);
+    assert_eq!(app.wait_for_requests(3)[2].target(), "/api//%7Ez", "without dot segments: as received");
+}
+
+#[test]
+fn a_rewrite_cannot_be_stepped_around() {
+    let app = RawApp::fine();
+    let extra = "routes: [{ name: a, match: { path: \"/a/*\" }, rewrite: { prefix: /tenant-a/ } },\
+                 { name: b, match: { path: \"/b/*\" }, rewrite: { prefix: /tenant-b/ } }]\n";
+    let outrigger = Outrigger::before(&app, extra);
+    for (number, (target, seen)) in [
+        ("/a/x?y=/b/", "/tenant-a/x?y=/b/"),
+        ("/a", "/tenant-a/"),
+        ("/a/", "/tenant-a/"),
+        ("/%61/x", "/tenant-a/x"),
+        ("//a/x", "/tenant-a/x"),
+        ("/./a/x", "/tenant-a/x"),
+        ("/b/../a/x", "/tenant-a/x"),
+        ("/tenant-b/../a/x", "/tenant-a/x"),
+        ("/a/x//y%2Bz", "/tenant-a/x//y%2Bz"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(wire::get(outrigger.web(), target).status, 200, "{target}");
+        assert_eq!(app.wait_for_requests(number + 1)[number].target(), seen, "{target}");
+    }
 }
 
 #[test]

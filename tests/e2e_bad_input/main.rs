@@ -8,5 +8,6 @@ mod support;
 mod apps;
 mod files;
 mod limits;
+mod outside;
 mod peers;
 mod ports;

@@ -47,7 +47,7 @@ fn a_request_waits_for_its_place() {
     let outrigger = before(&app, "max: 1, queue: { wait_max: 20s }");
     let mut clients: Vec<Wire> = (0..3).map(|_| send(&outrigger, "/", "")).collect();
     waiting(&outrigger, 2.0);
-    assert_eq!(app.requests().len(), 1);
+    crate::support::eventually("one is at the app", || (app.requests().len() == 1).then_some(()));
     for _ in 0..3 {
         go.send(()).expect("the app waits");
     }

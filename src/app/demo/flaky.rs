@@ -45,7 +45,7 @@ pub const TIMETABLE: [Mood; 7] = [
     mood("dropping 10% of its connections unanswered", 1_500, 0.0, 0.10, 0.0),
     Mood { listens: false, ..mood("restarting: nobody listens", 500, 0.0, 0.0, 0.0) },
     mood("well again", 1_200, 0.0, 0.0, 0.0),
-    mood("broken: all of its answers are 503", 700, 1.0, 0.0, 0.0),
+    mood("broken: all of its answers are 503", 1_500, 1.0, 0.0, 0.0),
 ];
 const SLOW: Duration = Duration::from_millis(300);
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -158,7 +158,7 @@ async fn answer(request: Request<Incoming>, mood: Mood, deeds: Arc<Deeds>) -> Re
     let path = request.uri().path().to_owned();
     // Outrigger numbers attempts from the second on.
     let first = !request.headers().contains_key("x-request-attempt");
-    if path == "/health" {
+    if path == "/health" && mood.fails < 1.0 {
         return Ok(Response::new(Full::from("ok\n")));
     }
     let body = http_body_util::Limited::new(request.into_body(), BODY_BYTES_MAX);

@@ -1,9 +1,9 @@
 //! Writing: what is small is gathered in one buffer, what is large goes out from where it lies.
 //!
-//! The gathering buffer belongs to the worker: a connection borrows it from its first byte to its last and gives it
-//! back, so that idle ones hold none.
+//! Gathering buffers belong to the worker: a connection borrows one from its first byte to its last and gives it back,
+//! so that idle ones hold none, and busy ones one that has its size already.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -16,10 +16,12 @@ const COPY_MAX: usize = 4 * 1024;
 /// More is not gathered before it has been written.
 const GATHER_MAX: usize = 16 * 1024;
 /// A buffer that has grown beyond this is not kept for the next message.
-const KEEP_MAX: usize = 64 * 1024;
+const KEEP_MAX: usize = 32 * 1024;
+/// Buffers kept by a worker.
+const SPARE_MAX: usize = 16;
 
 thread_local! {
-    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What waits to be written to one socket.
@@ -37,7 +39,7 @@ impl Outbound {
     /// Where bytes may be appended. Only while there [`is room`](Self::has_room).
     pub fn gather(&mut self) -> &mut Vec<u8> {
         if self.gathered.capacity() == 0 {
-            self.gathered = SPARE.take();
+            self.gathered = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
         }
         &mut self.gathered
     }
@@ -115,7 +117,11 @@ impl Outbound {
             self.written = 0;
             if spare.capacity() <= KEEP_MAX {
                 spare.clear();
-                SPARE.set(spare);
+                SPARE.with_borrow_mut(|spares| {
+                    if spares.len() < SPARE_MAX {
+                        spares.push(spare);
+                    }
+                });
             }
         }
     }

@@ -76,12 +76,12 @@ impl<B> State<B> {
 
 impl<B> State<B>
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: Body<Data = Bytes> + Default + Unpin,
     B::Error: Into<BoxError>,
 {
     /// Writes the head, and with it what the body has ready.
-    pub(super) fn begin(&mut self, req: Request<B>, cx: &mut Context<'_>) -> Result<(), Failed<B>> {
-        let writing = writing(&req);
+    pub(super) fn begin(&mut self, req: &mut Request<B>, cx: &mut Context<'_>) -> Result<(), Failed> {
+        let writing = writing(req);
         let target = req.uri().path_and_query().map_or("/", |target| target.as_str());
         encode::request_head(self.out.gather(), req.method(), target, req.headers(), writing);
         self.upload_failed = false;
@@ -90,18 +90,23 @@ where
             // Nothing more is needed of it, unless it has to be given back.
             let written = self.write(cx);
             return match written {
-                _ if self.is_lost() => Err(Failed::NeverWritten(Box::new(req))),
+                _ if self.is_lost() => Err(Failed::NeverWritten),
                 Poll::Ready(Err(cause)) => Err(Failed::Sent(SendError::reset(true, cause))),
                 Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
             };
         }
         let trailers = req.headers().contains_key(header::TRAILER);
-        self.upload = Some(Sending::new(req.into_body(), writing, trailers));
+        self.upload = Some(Sending::new(std::mem::take(req.body_mut()), writing, trailers));
         match self.upload(cx) {
             Err(error) => Err(Failed::Sent(error)),
-            Ok(_) if self.is_lost() => Err(Failed::Sent(SendError::NeverWritten { request: None })),
+            Ok(_) if self.is_lost() => Err(Failed::Sent(SendError::NeverWritten)),
             Ok(_) => Ok(()),
         }
+    }
+
+    /// Nothing of the request is left to write.
+    pub(super) fn is_sent(&self) -> bool {
+        self.upload.is_none() && self.out.is_empty()
     }
 
     /// The app had closed before the first byte.
@@ -117,7 +122,7 @@ where
     }
 
     /// Sends what there is of the request, once round.
-    fn upload(&mut self, cx: &mut Context<'_>) -> Result<Sent, SendError<B>> {
+    fn upload(&mut self, cx: &mut Context<'_>) -> Result<Sent, SendError> {
         let waits = match self.upload.as_mut().map(|upload| upload.gather(&mut self.out, cx)) {
             None | Some(Ok(false)) => false,
             Some(Ok(true)) => true,
@@ -143,10 +148,9 @@ where
         method: &Method,
         reused: bool,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<ResponseHead, SendError<B>>> {
+    ) -> Poll<Result<ResponseHead, SendError>> {
         loop {
-            let idle = self.upload.is_none() && self.out.is_empty();
-            let sent = if idle { Sent::All } else { self.upload(cx)? };
+            let sent = if self.is_sent() { Sent::All } else { self.upload(cx)? };
             // Between two rounds the socket is read: a body that is always ready must not hide an early answer.
             let answer = self.poll_head(method, reused, cx);
             if answer.is_ready() || sent != Sent::Some {
@@ -160,7 +164,7 @@ where
         method: &Method,
         reused: bool,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<ResponseHead, SendError<B>>> {
+    ) -> Poll<Result<ResponseHead, SendError>> {
         loop {
             match self.heads.response(&mut self.read, method) {
                 Ok(Some(head)) if head.status.is_informational() && head.status != 101 => {
@@ -266,7 +270,7 @@ fn cause<E: Into<BoxError>>(trouble: Trouble<E>) -> BoxError {
     }
 }
 
-fn bad<B>(problem: HeadProblem) -> SendError<B> {
+fn bad(problem: HeadProblem) -> SendError {
     SendError::BadResponse { cause: problem.into() }
 }
 

@@ -14,12 +14,12 @@ fn a_refused_connection_gives_the_request_back() {
         drop(listener);
         let pool = pool(Address::Tcp { host: "127.0.0.1".into(), port: address.port() });
         let (_sender, body) = RequestBody::channel(1);
-        let error = pool.send(request("POST", "/held", body), how()).await.expect_err("refused");
+        let mut held = request("POST", "/held", body);
+        let error = pool.send(&mut held, how()).await.expect_err("refused");
         assert!(matches!(&error, SendError::ConnectRefused { cause, .. } if cause.problem == ConnectProblem::Refused));
         assert_eq!((error.label(), error.side(), error.was_never_written()), ("connect_refused", Side::App, true));
-        let again = error.into_request().expect("the request");
-        assert_eq!(again.uri(), "/held");
-        assert!(matches!(again.body(), RequestBody::Channel(_)));
+        assert_eq!(held.uri(), "/held");
+        assert!(matches!(held.body(), RequestBody::Channel(_)));
         assert_eq!(pool.counts(), Default::default());
     });
 }
@@ -35,7 +35,7 @@ fn localhost_reaches_an_app_on_either_family() {
         .await;
         let Address::Tcp { port, .. } = address else { unreachable!("apps listen on TCP") };
         let pool = pool(Address::Tcp { host: "localhost".into(), port });
-        assert_eq!(text(pool.send(get("/"), how()).await.expect("a response")).await.expect("whole"), "v4");
+        assert_eq!(text(pool.send(&mut get("/"), how()).await.expect("a response")).await.expect("whole"), "v4");
     });
 }
 
@@ -44,8 +44,8 @@ fn a_name_without_an_address_is_a_dns_problem() {
     // Goal: RFC 6761 `.invalid` never resolves; it must not be called refused.
     on_a_worker(async {
         let pool = pool(Address::Tcp { host: "nothing.invalid".into(), port: 1 });
-        let error = pool.send(get("/"), how()).await.expect_err("no address");
-        assert!(matches!(error, SendError::ConnectFailed { .. } | SendError::ConnectTimeout { .. }), "{error:?}");
+        let error = pool.send(&mut get("/"), how()).await.expect_err("no address");
+        assert!(matches!(error, SendError::ConnectFailed { .. } | SendError::ConnectTimeout), "{error:?}");
         assert!(["connect_dns", "connect_timeout"].contains(&error.label()));
     });
 }
@@ -57,11 +57,11 @@ fn unix_sockets_serve_and_say_when_they_are_missing() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("app.sock");
         let pool = pool(Address::Unix(path.clone()));
-        let error = pool.send(get("/"), how()).await.expect_err("missing");
+        let error = pool.send(&mut get("/"), how()).await.expect_err("missing");
         assert_eq!(error.label(), "connect_unix_missing");
 
         drop(UnixListener::bind(&path).expect("a socket"));
-        let error = pool.send(get("/"), how()).await.expect_err("stale");
+        let error = pool.send(&mut get("/"), how()).await.expect_err("stale");
         assert_eq!(error.label(), "connect_refused");
 
         std::fs::remove_file(&path).expect("the stale socket");
@@ -72,6 +72,6 @@ fn unix_sockets_serve_and_say_when_they_are_missing() {
             let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nunix";
             stream.write_all(answer).await.expect("a writable socket");
         });
-        assert_eq!(text(pool.send(get("/"), how()).await.expect("a response")).await.expect("whole"), "unix");
+        assert_eq!(text(pool.send(&mut get("/"), how()).await.expect("a response")).await.expect("whole"), "unix");
     });
 }

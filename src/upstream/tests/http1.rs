@@ -21,11 +21,11 @@ fn a_second_request_reuses_the_connection() {
         })
         .await;
         let pool = pool(address);
-        let res = pool.send(get("/a"), how()).await.expect("a response");
+        let res = pool.send(&mut get("/a"), how()).await.expect("a response");
         assert!(!res.body().reused());
         assert_eq!(text(res).await.expect("whole"), "one");
         assert_eq!((pool.counts().idle, pool.counts().active), (1, 0));
-        let res = pool.send(get("/b"), how()).await.expect("a response");
+        let res = pool.send(&mut get("/b"), how()).await.expect("a response");
         assert!(res.body().reused());
         assert_eq!(pool.counts().active, 1);
         assert_eq!(text(res).await.expect("whole"), "two");
@@ -50,9 +50,9 @@ fn an_answer_without_a_body_frees_the_connection_at_once() {
         })
         .await;
         let pool = pool(address);
-        let _held_head = pool.send(request("HEAD", "/", RequestBody::Empty), how()).await.expect("a response");
-        let _held_204 = pool.send(get("/"), how()).await.expect("a response");
-        let _held_empty = pool.send(get("/"), how()).await.expect("a response");
+        let _held_head = pool.send(&mut request("HEAD", "/", RequestBody::Empty), how()).await.expect("a response");
+        let _held_204 = pool.send(&mut get("/"), how()).await.expect("a response");
+        let _held_empty = pool.send(&mut get("/"), how()).await.expect("a response");
         assert_eq!((pool.counts().opened, pool.counts().active), (1, 0));
     });
 }
@@ -76,11 +76,11 @@ fn a_post_is_never_lost_to_a_connection_closed_while_idle() {
             })
             .await;
             let pool = pool(address);
-            text(pool.send(get("/"), how).await.expect("a response")).await.expect("whole");
+            text(pool.send(&mut get("/"), how).await.expect("a response")).await.expect("whole");
             assert_eq!(pool.counts().idle, 1);
             close.send(()).expect("the app waits");
             was_closed.await.expect("the app closed");
-            let res = pool.send(post("/pay", "1"), how).await.expect("an invisible second try");
+            let res = pool.send(&mut post("/pay", "1"), how).await.expect("an invisible second try");
             assert!(!res.body().reused());
             assert_eq!(text(res).await.expect("whole"), "two");
             assert!(app.await.expect("the app").starts_with("POST /pay HTTP/1.1"));
@@ -108,8 +108,8 @@ fn a_reset_after_the_request_was_written_is_not_retried_here() {
         })
         .await;
         let pool = pool(address);
-        text(pool.send(get("/"), how()).await.expect("a response")).await.expect("whole");
-        let error = pool.send(get("/"), how()).await.expect_err("no response");
+        text(pool.send(&mut get("/"), how()).await.expect("a response")).await.expect("whole");
+        let error = pool.send(&mut get("/"), how()).await.expect_err("no response");
         assert!(matches!(error, SendError::Reset { reused: true, .. }), "{error:?}");
         assert_eq!((error.label(), error.side(), error.was_never_written()), ("reset", Side::App, false));
         app.await.expect("the app");
@@ -144,7 +144,7 @@ fn a_body_cut_short_is_an_error_and_never_a_clean_end() {
             })
             .await;
             let pool = pool(address);
-            let mut body = pool.send(get("/"), how()).await.expect("a response").into_body();
+            let mut body = pool.send(&mut get("/"), how()).await.expect("a response").into_body();
             assert_eq!(chunk(&mut body).await.expect("a frame").expect("data"), "hello");
             go.send(()).expect("the app waits");
             let error = chunk(&mut body).await.expect("not a clean end").expect_err("an error");
@@ -166,7 +166,7 @@ fn leaving_a_response_early_closes_its_connection() {
         })
         .await;
         let pool = pool(address);
-        let mut body = pool.send(get("/"), how()).await.expect("a response").into_body();
+        let mut body = pool.send(&mut get("/"), how()).await.expect("a response").into_body();
         assert_eq!(chunk(&mut body).await.expect("a frame").expect("data"), "hello");
         drop(body);
         app.await.expect("the app saw the close");
@@ -187,8 +187,9 @@ fn giving_up_before_the_response_closes_the_connection() {
         })
         .await;
         let pool = pool(address);
+        let mut req = get("/");
         tokio::select! {
-            _ = pool.send(get("/"), how()) => panic!("the app never answers"),
+            _ = pool.send(&mut req, how()) => panic!("the app never answers"),
             _ = was_asked => {}
         }
         app.await.expect("the app saw the close");
@@ -213,7 +214,7 @@ fn a_get_body_of_unknown_length_arrives() {
         let (sender, body) = RequestBody::channel(1);
         sender.send(Ok(Frame::data(Bytes::from_static(b"abc")))).await.expect("room");
         drop(sender);
-        let res = pool.send(request("GET", "/search", body), how()).await.expect("a response");
+        let res = pool.send(&mut request("GET", "/search", body), how()).await.expect("a response");
         text(res).await.expect("whole");
         let (head, body) = app.await.expect("the app");
         assert!(head.contains("transfer-encoding: chunked\r\n"), "{head}");
@@ -247,7 +248,7 @@ fn trailers_pass_in_both_directions() {
         let mut req = request("POST", "/", body);
         req.headers_mut().insert("trailer", HeaderValue::from_static("sum"));
         req.headers_mut().insert("te", HeaderValue::from_static("trailers"));
-        let res = pool.send(req, how()).await.expect("a response");
+        let res = pool.send(&mut { req }, how()).await.expect("a response");
         let collected = res.into_body().collect().await.expect("whole");
         assert_eq!(collected.trailers().and_then(|trailers| trailers.get("sum")), Some(&HeaderValue::from_static("7")));
         let (head, sent, _open) = app.await.expect("the app");
@@ -270,7 +271,7 @@ fn a_failing_request_body_is_the_clients_fault() {
         let (sender, body) = RequestBody::channel(2);
         sender.send(Ok(Frame::data(Bytes::from_static(b"abc")))).await.expect("room");
         sender.send(Err(BodyError { side: Side::Client, what: "cut" })).await.expect("room");
-        let error = pool.send(request("PUT", "/", body), how()).await.expect_err("no response");
+        let error = pool.send(&mut request("PUT", "/", body), how()).await.expect_err("no response");
         assert!(matches!(error, SendError::RequestBody { .. }), "{error:?}");
         assert_eq!((error.label(), error.side()), ("request_body", Side::Client));
         assert_eq!(error.body_error().map(|error| error.what), Some("cut"));
@@ -293,11 +294,11 @@ fn an_early_answer_does_not_pool_a_connection_that_is_still_sending() {
         .await;
         let pool = pool(address);
         let (_sender, body) = RequestBody::channel(1);
-        let res = pool.send(request("POST", "/", body), how()).await.expect("a response");
+        let res = pool.send(&mut request("POST", "/", body), how()).await.expect("a response");
         assert_eq!(res.status(), StatusCode::PAYLOAD_TOO_LARGE);
         assert_eq!(text(res).await.expect("whole"), "no");
         assert_eq!(pool.counts().idle, 0);
-        let res = pool.send(get("/"), how()).await.expect("a response");
+        let res = pool.send(&mut get("/"), how()).await.expect("a response");
         assert!(!res.body().reused());
         assert_eq!(text(res).await.expect("whole"), "yes");
     });
@@ -320,7 +321,7 @@ fn what_is_not_http_is_a_bad_response() {
                 wait_for_close(&mut stream).await;
             })
             .await;
-            let error = pool(address).send(get("/"), how()).await.expect_err("no response");
+            let error = pool(address).send(&mut get("/"), how()).await.expect_err("no response");
             assert!(matches!(error, SendError::BadResponse { .. }), "{error:?}");
             assert_eq!((error.label(), error.side()), ("bad_response", Side::App));
         });
@@ -346,7 +347,7 @@ fn an_upgrade_passes_and_its_connection_is_never_pooled() {
         let mut req = get("/chat");
         req.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         req.headers_mut().insert(UPGRADE, HeaderValue::from_static("echo"));
-        let mut res = pool.send(req, how()).await.expect("a response");
+        let mut res = pool.send(&mut { req }, how()).await.expect("a response");
         assert_eq!(res.status(), StatusCode::SWITCHING_PROTOCOLS);
         let mut upgraded = res.body_mut().take_upgraded().expect("an upgrade");
         upgraded.write_all(b"ping").await.expect("writable");
@@ -371,7 +372,7 @@ fn informational_answers_are_skipped() {
         })
         .await;
         let pool = pool(address);
-        let res = pool.send(get("/"), how()).await.expect("a response");
+        let res = pool.send(&mut get("/"), how()).await.expect("a response");
         assert_eq!(res.status(), StatusCode::OK);
         assert_eq!(text(res).await.expect("whole"), "ok");
     });
@@ -392,7 +393,7 @@ fn a_connection_the_app_wants_closed_is_not_pooled() {
             .await;
             let pool = pool(address);
             for _ in 0..2 {
-                let res = pool.send(get("/"), once()).await.expect("a response");
+                let res = pool.send(&mut get("/"), once()).await.expect("a response");
                 assert_eq!(text(res).await.expect("whole"), "ok");
             }
             assert_eq!((pool.counts().opened, pool.counts().reused), (2, 0));
@@ -414,7 +415,7 @@ fn an_announced_idle_timeout_is_learned_and_close_idle_closes() {
         let pool = pool(address);
         let mut req = get("/");
         req.headers_mut().insert(HOST, HeaderValue::from_static("shop.test"));
-        text(pool.send(req, how()).await.expect("a response")).await.expect("whole");
+        text(pool.send(&mut { req }, how()).await.expect("a response")).await.expect("whole");
         assert_eq!(pool.learned_idle_timeout(), Some(Duration::from_secs(5)));
         pool.close_idle();
         app.await.expect("the app saw the close");
@@ -427,7 +428,7 @@ fn a_request_in_flight_stays_small() {
     // Goal: connecting is boxed away, so that a request's future is not copied around by the kilobyte.
     on_a_worker(async {
         let pool = pool(Address::Unix("/nowhere".into()));
-        let size = std::mem::size_of_val(&pool.send(get("/"), how()));
+        let size = std::mem::size_of_val(&pool.send(&mut get("/"), how()));
         assert!(size <= 2048, "{size} bytes");
         assert!(std::mem::size_of::<UpstreamBody>() <= 64);
     });
@@ -459,7 +460,7 @@ fn an_early_refusal_reaches_the_client_although_the_app_hung_up() {
                 sender.try_send(Ok(Frame::data(piece.clone()))).expect("room");
             }
             let req = request("POST", "/", body);
-            let res = pool.send(req, once()).await.expect("the refusal");
+            let res = pool.send(&mut { req }, once()).await.expect("the refusal");
             assert_eq!(res.status(), StatusCode::PAYLOAD_TOO_LARGE);
             assert_eq!(text(res).await.expect("whole"), "no");
         });
