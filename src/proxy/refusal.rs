@@ -195,14 +195,8 @@ impl Refusal {
 
     /// The framing of what follows on the connection is not known any more.
     fn ends_connection(&self) -> bool {
-        matches!(
-            self,
-            Refusal::Ambiguous(_)
-                | Refusal::Unread(_)
-                | Refusal::RequestBroken
-                | Refusal::RequestBodyTimeout
-                | Refusal::BodyTooLarge
-        )
+        use Refusal::{Ambiguous, BodyTooLarge, RequestBodyTimeout, RequestBroken, Unread};
+        matches!(self, Ambiguous(_) | Unread(_) | RequestBroken | RequestBodyTimeout | BodyTooLarge)
     }
 
     /// The response: problem+json (RFC 9457), HTML for a browser, a status for gRPC.

@@ -11,8 +11,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use ::http::Response;
+use bytes::Bytes;
 use http_body::Body as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -55,7 +55,8 @@ pub async fn serve(worker: Rc<Worker>, seat: Seat, raw: Raw, peer: SocketAddr, p
     drop(plan);
     let Ready { stream, first, http2, peer, activity } = ready;
     let peer = Rc::new(peer);
-    let front = http::Front { proxy: Rc::clone(&worker.proxy), peer: Rc::clone(&peer), activity: Arc::clone(&activity) };
+    let front =
+        http::Front { proxy: Rc::clone(&worker.proxy), peer: Rc::clone(&peer), activity: Arc::clone(&activity) };
     let ending = if http2 {
         activity.is_http2();
         let io = ConnectionIo::new(stream, first, Arc::clone(&activity));
