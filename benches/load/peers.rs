@@ -164,7 +164,7 @@ fn nginx_file(port: u16, app: u16, scratch: &Path) -> String {
 
 fn haproxy_file(port: u16, app: u16) -> String {
     format!(
-        "global\n  nbthread 1\n  maxconn 30000\ndefaults\n  mode http\n  timeout connect 1s\n  timeout client 300s\n  timeout server 300s\n\
+        "global\n  nbthread 1\n  no strict-limits\n  maxconn 30000\ndefaults\n  mode http\n  timeout connect 1s\n  timeout client 300s\n  timeout server 300s\n\
          frontend in\n  bind 127.0.0.1:{port}\n  default_backend app\nbackend app\n  http-reuse always\n  server app 127.0.0.1:{app}\n"
     )
 }

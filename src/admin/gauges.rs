@@ -40,6 +40,12 @@ fn process(out: &mut PrometheusWriter, shared: &Shared, plan: &Plan) {
     out.single("outrigger_degraded", "gauge", "1 when it does without something the app would like to have.", degraded);
     out.single("outrigger_in_flight", "gauge", "Requests whose answer has not ended.", lifecycle.in_flight() as f64);
     out.single("outrigger_connections", "gauge", "Open client connections.", lifecycle.connections() as f64);
+    if let Some(limit) = lifecycle.memory_limit() {
+        out.single("outrigger_memory_limit_bytes", "gauge", "Memory this process may hold.", limit as f64);
+        let short = lifecycle.connections_max() < usize::MAX;
+        let help = "1 while memory is short and connections above a number are turned away.";
+        out.single("outrigger_memory_short", "gauge", help, f64::from(u8::from(short)));
+    }
     out.single("outrigger_upgraded", "gauge", "Upgraded connections, such as WebSockets.", lifecycle.upgraded() as f64);
 }
 

@@ -9,6 +9,7 @@ mod start;
 
 pub mod checks;
 mod dependencies;
+mod memory;
 pub mod reload;
 pub mod wrap;
 

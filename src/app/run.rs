@@ -144,6 +144,7 @@ impl Outrigger {
         process::register_metrics(&shared.telemetry);
         shared.states.lifecycle.advance(Stage::Serving);
         reload::show(&board, &server);
+        tokio::spawn(super::memory::watch(Arc::clone(&shared)));
         let mut checks = Checks::new(Arc::clone(&shared), child.is_some());
         checks.apply();
         let reloader = Reloader::new(config, loaded, Arc::clone(&shared), board);

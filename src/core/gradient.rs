@@ -3,7 +3,7 @@
 //! The algorithm is Gradient2 of Netflix's concurrency-limits: the latency of the last moment against a long-term
 //! average of it. Against an average, not a minimum: a minimum squeezes an app to the speed of its luckiest request.
 //! A limit in use grows by its square root as long as latency stays within the tolerance, and shrinks with the
-//! gradient when it does not. Six things are different, each because a simulation failed without it:
+//! gradient when it does not. Seven things are different, each because a simulation failed without it:
 //! - It shrinks from what is in flight, not from a limit that nobody reached: an app that becomes ten times slower is
 //!   relieved within a window or two.
 //! - It takes a shrink back when the app then did less work (`THROUGHPUT_LOST`): the latency was the work's own, not a
@@ -12,6 +12,8 @@
 //! - A window must be slower than chance explains, by the variance of single answers: where some requests are slow by
 //!   themselves, the average of ten of them says little.
 //! - It is not judged before slow answers had the time to come, and there is no limit until then.
+//! - It does not shrink below what was in flight at normal latency: a machine that is slow for a moment, with no more
+//!   to do than usual, is not overloaded by requests.
 //! - While latency is high the long-term average learns slowly, or a long overload would become normal.
 //!
 //! Waiting is not done here, and neither is counting: the caller says how many are in flight.
@@ -55,6 +57,10 @@ const HEADROOM: f64 = 3.0;
 const HEADROOM_MIN: f64 = 32.0;
 /// How that "lately" fades with each window.
 const PEAK_FADES: f64 = 0.99;
+/// Windows of normal latency that say what is usually in flight, and how that fades while latency is high. Not a peak:
+/// the windows in which an overload begins are of normal latency still.
+const USUAL_WINDOWS: f64 = 30.0;
+const USUAL_FADES: f64 = 0.998;
 /// Latency up to this many times the average lets a limit in use grow by a quarter at a time.
 const CALM: f64 = 1.2;
 /// A shrink after which the app does less than this share of its work is taken back.
@@ -82,6 +88,8 @@ pub struct Limit {
     shrunk: Option<Shrunk>,
     /// The most in flight in the last windows of normal latency.
     peak: f64,
+    /// What is usually in flight at normal latency, at most in each window.
+    usual: f64,
     /// The last window's latency was high.
     congested: bool,
     /// The last window's average in seconds.
@@ -122,6 +130,7 @@ impl Limit {
             window: Window::default(),
             shrunk: None,
             peak: 0.0,
+            usual: 0.0,
             congested: false,
             short: 0.0,
         }
@@ -192,7 +201,8 @@ impl Limit {
         } else if congested {
             self.starting = false;
             let from = self.limit.min(used);
-            let to = from * gradient.max(SHRINK_MIN) + QUEUE;
+            // What it took at normal latency is no queue now: all that is slow may be this machine.
+            let to = (from * gradient.max(SHRINK_MIN) + QUEUE).max(self.usual);
             if to < self.limit {
                 // What was done before the trouble began says nothing of what can be done in it.
                 self.shrunk =
@@ -207,6 +217,11 @@ impl Limit {
             }
             self.peak = used.max(self.peak * PEAK_FADES);
             self.limit = self.limit.min((HEADROOM * self.peak).max(HEADROOM_MIN));
+        }
+        if congested {
+            self.usual *= USUAL_FADES;
+        } else {
+            self.usual += (used - self.usual) / USUAL_WINDOWS.min(f64::from(self.windows));
         }
         self.congested = congested;
         self.limit = self.limit.clamp(params.min.max(1) as f64, params.max.max(params.min).max(1) as f64);
@@ -335,6 +350,28 @@ mod tests {
             let mut app = App::new(seed, workers);
             let (refused, ..) = app.run(0.0, 6.0, 0.7 * workers as f64 / 0.02, 0.02);
             assert_eq!(refused, 0, "seed {seed}, {workers} workers");
+        }
+    }
+
+    /// A machine that is slow for a while (a neighbour, a throttled cgroup) makes everything slow. With as many clients as
+    /// before, each of which waits for its answer, there is no more in flight than before, and nobody is turned away.
+    #[test]
+    fn a_slow_moment_turns_none_of_the_usual_clients_away() {
+        for seed in 0..1_000 {
+            let mut random = Random::new(seed);
+            let clients = 1 + random.below(60) as usize;
+            let (mut limit, mut now) = (Limit::new(&PARAMS), origin());
+            for step in 0..400 {
+                // From the tenth second on, for five seconds, ten times slower.
+                let slow = (200..300).contains(&step);
+                for _ in 0..clients {
+                    let latency = 0.02 * if slow { 10.0 } else { 1.0 } * (0.8 + 0.4 * random.unit());
+                    now += Duration::from_secs_f64(0.05 / clients as f64);
+                    limit.sample(Duration::from_secs_f64(latency), clients, &PARAMS, now);
+                }
+                let max = limit.max(&PARAMS);
+                assert!(max as f64 >= (clients as f64 * 0.8).floor(), "seed {seed}, step {step}: {max} of {clients}");
+            }
         }
     }
 

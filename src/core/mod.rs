@@ -32,6 +32,7 @@ pub mod health;
 pub mod histogram;
 pub mod hold;
 pub mod keyed;
+pub mod pressure;
 pub mod retry;
 pub mod store;
 pub mod window;

@@ -15,6 +15,8 @@ pub enum Turned {
     Full,
     /// `connections.per_client` of the listener.
     ClientFull,
+    /// Memory is short.
+    Memory,
     /// The process has no file descriptors left; the connection stays in the backlog.
     Descriptors,
     /// The PROXY protocol header was missing, malformed or late.
@@ -32,9 +34,10 @@ pub enum Turned {
 }
 
 impl Turned {
-    pub const ALL: [Turned; 9] = [
+    pub const ALL: [Turned; 10] = [
         Turned::Full,
         Turned::ClientFull,
+        Turned::Memory,
         Turned::Descriptors,
         Turned::ProxyProtocol,
         Turned::Handshake,
@@ -49,6 +52,7 @@ impl Turned {
         match self {
             Turned::Full => "connections_max",
             Turned::ClientFull => "connections_per_client",
+            Turned::Memory => "memory",
             Turned::Descriptors => "file_descriptors",
             Turned::ProxyProtocol => "proxy_protocol",
             Turned::Handshake => "tls_handshake",

@@ -315,7 +315,13 @@ fn admit(worker: &Rc<Worker>, listener: &Rc<LocalListener>, raw: Raw, peer: Sock
     let max = plan.listener(listener.shared.slot).map_or(usize::MAX, |plan| plan.connections_max);
     // What is turned away is closed at once: it has cost one descriptor for a moment, and no request has been read.
     let Some(place) = listener.shared.gate.enter(max) else { return };
-    if worker.proxy.shared().states.lifecycle.connections() >= worker.connections_max.get() {
+    let lifecycle = &worker.proxy.shared().states.lifecycle;
+    let open = lifecycle.connections();
+    if open >= lifecycle.connections_max() {
+        listener.shared.gate.turn(Turned::Memory);
+        return;
+    }
+    if open >= worker.connections_max.get() {
         listener.shared.gate.turn(Turned::Descriptors);
         return;
     }

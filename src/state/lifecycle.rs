@@ -1,7 +1,7 @@
 //! Where the process stands between its start and its end, and what a drain has finished or cut.
 //! The order of a drain is decided by `core::drain`; this is what everybody else sees of it.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::watch;
 
@@ -32,6 +32,10 @@ pub struct Lifecycle {
     cut: AtomicU64,
     farewells: AtomicU64,
     app_ready: AtomicBool,
+    /// What this process may hold, in bytes; 0 while nobody says.
+    memory_limit: AtomicU64,
+    /// How many connections memory allows.
+    connections_max: AtomicUsize,
 }
 
 impl Default for Lifecycle {
@@ -45,6 +49,8 @@ impl Default for Lifecycle {
             cut: AtomicU64::new(0),
             farewells: AtomicU64::new(0),
             app_ready: AtomicBool::new(false),
+            memory_limit: AtomicU64::new(0),
+            connections_max: AtomicUsize::new(usize::MAX),
         }
     }
 }
@@ -128,6 +134,21 @@ impl Lifecycle {
 
     pub fn connections(&self) -> usize {
         usize::try_from(self.connections.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// The memory there is, and how many connections it allows when it is short.
+    pub fn memory(&self, limit: u64, connections_max: Option<usize>) {
+        self.memory_limit.store(limit, Ordering::Relaxed);
+        self.connections_max.store(connections_max.unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    pub fn memory_limit(&self) -> Option<u64> {
+        Some(self.memory_limit.load(Ordering::Relaxed)).filter(|limit| *limit > 0)
+    }
+
+    /// How many connections memory allows; `usize::MAX` while it does not matter.
+    pub fn connections_max(&self) -> usize {
+        self.connections_max.load(Ordering::Relaxed)
     }
 
     /// Requests finished and cut since the drain began.

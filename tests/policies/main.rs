@@ -7,7 +7,9 @@ mod support;
 
 mod breakers;
 mod hold;
+mod overload;
 mod places;
+mod priorities;
 mod retries;
 mod stores;
 mod switches;
