@@ -59,6 +59,19 @@ impl HeadProblem {
         }
     }
 
+    /// In plain words; a whole sentence for whoever sent it.
+    pub fn explain(self) -> &'static str {
+        match self {
+            HeadProblem::BareLf => "A line of the head ends with a line feed alone.",
+            HeadProblem::BareCr => "There is a carriage return inside a line of the head.",
+            HeadProblem::Fold => "A field of the head is folded over several lines.",
+            HeadProblem::TooLarge => "The head, with its target and fields, is too large.",
+            HeadProblem::TooManyFields => "The head has too many fields.",
+            HeadProblem::Version => "The version is neither HTTP/1.0 nor HTTP/1.1.",
+            HeadProblem::Malformed => "The head is not HTTP.",
+        }
+    }
+
     /// What a client that sent it is told.
     pub fn status(self) -> StatusCode {
         match self {
@@ -74,7 +87,7 @@ impl HeadProblem {
 
 impl std::fmt::Display for HeadProblem {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(self.label())
+        out.write_str(self.explain())
     }
 }
 

@@ -115,6 +115,8 @@ pub(super) struct Came {
     verdict: Verdict,
     served: Duration,
     ended: Instant,
+    /// What was wrong with an answer, in words.
+    note: Option<String>,
 }
 
 impl Came {
@@ -261,14 +263,19 @@ impl Run<'_> {
         let sent = self.wait(exchange, leg.began, pool.send(request, how)).await;
         let ended = clock::now();
         let served = self.timers(exchange, leg.began).served(ended);
+        let note = match &sent {
+            Err(Stop::Error(error @ SendError::BadResponse { .. })) => Some(format!("{}: {error}", leg.endpoint.name)),
+            Ok(_) | Err(_) => None,
+        };
         let (tried, verdict) = judge(sent, exchange, &self.route);
-        Came { tried, verdict, served, ended }
+        Came { tried, verdict, served, ended, note }
     }
 
     /// Tells breakers, balance and record what an attempt came to.
     fn settle(&self, exchange: &mut Exchange, leg: Leg<'_>, came: Came) -> Result<(Tried, Again), Refusal> {
         let Leg { endpoint, mut permit, in_flight, began, span, .. } = leg;
-        let Came { tried, verdict, served, ended } = came;
+        let Came { tried, verdict, served, ended, note } = came;
+        exchange.notes.extend(note);
         exchange.turn = in_flight;
         if let Tried::Answer(response) = &tried {
             exchange.first_byte = Some(ended);

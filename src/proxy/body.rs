@@ -1,17 +1,20 @@
 //! The response body. It carries the exchange to its one end, so that permits, timers and the record are right for
 //! streams: a request ends when its last byte has been handed over, or when the client leaves.
 
-use std::future::Future;
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::{Method, Response, StatusCode};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::exchange::Exchange;
+use super::taking::Taken;
 use crate::state::clock;
 use crate::telemetry::Fate;
 use crate::upstream::UpstreamBody;
@@ -22,6 +25,8 @@ pub enum BodyError {
     Truncated,
     IdleTimeout,
     TotalTimeout,
+    /// The client did not take it.
+    ClientStalled,
 }
 
 impl BodyError {
@@ -30,6 +35,7 @@ impl BodyError {
             BodyError::Truncated => "response_truncated",
             BodyError::IdleTimeout => "idle_timeout",
             BodyError::TotalTimeout => "total_timeout",
+            BodyError::ClientStalled => "client_stalled",
         }
     }
 
@@ -37,6 +43,7 @@ impl BodyError {
         match self {
             BodyError::Truncated => Fate::Truncated,
             BodyError::IdleTimeout | BodyError::TotalTimeout => Fate::TimedOut,
+            BodyError::ClientStalled => Fate::ClientGone,
         }
     }
 }
@@ -51,6 +58,8 @@ impl std::error::Error for BodyError {}
 
 /// What the system's buffers take from us at once, so that a client that does not read holds nothing here.
 const BUFFERED: u64 = 64 * 1024;
+/// An answer that is kept whole and larger than this is watched: smaller ones cost too little.
+const UNWATCHED_MAX: usize = 4 * 1024;
 
 /// A response body on its way to the client.
 pub struct Body {
@@ -62,6 +71,19 @@ enum Kind {
     Empty,
     Full(Option<Bytes>),
     Stream(Stream),
+    /// The app's, read to its end before the client has taken anything of it.
+    Whole(Whole),
+    /// Watched for a client that does not take it.
+    Watched(Rc<RefCell<Taken>>),
+    Broken(BodyError),
+}
+
+#[derive(Default)]
+struct Whole {
+    data: Bytes,
+    trailers: Option<HeaderMap>,
+    /// Why there is no more.
+    failure: Option<BodyError>,
 }
 
 struct Stream {
@@ -105,8 +127,41 @@ impl Body {
             Kind::Empty => true,
             Kind::Full(bytes) => bytes.is_none(),
             Kind::Stream(stream) => stream.body.is_end_stream(),
+            Kind::Whole(whole) => whole.data.is_empty() && whole.trailers.is_none() && whole.failure.is_none(),
+            Kind::Watched(taken) => taken.borrow().body.finished(),
+            Kind::Broken(_) => false,
         }
     }
+
+    /// Gives everything back although the client has not taken the rest; it is told when it asks for it.
+    pub(super) fn cut(&mut self, failure: BodyError) {
+        self.kind = Kind::Broken(failure);
+        self.settle(Some(failure));
+    }
+}
+
+/// HTTP/2 only, where a body is not even looked at while its client opens no window. A small answer is read to its end,
+/// so that the app has done its part and its place is free again; a larger one is watched for being taken.
+pub async fn hold(mut response: Response<Body>) -> Response<Body> {
+    let body = response.body_mut();
+    let Some(exchange) = &mut body.exchange else { return response };
+    let Kind::Stream(stream) = &mut body.kind else { return response };
+    if exchange.method == Method::HEAD || stream.body.is_end_stream() {
+        return response;
+    }
+    if stream.body.size_hint().exact().is_some_and(|length| length <= BUFFERED) {
+        let whole = stream.read().await;
+        (exchange.turn, exchange.place) = (None, None);
+        let watched = whole.data.len() > UNWATCHED_MAX;
+        body.kind = Kind::Whole(whole);
+        if !watched {
+            return response;
+        }
+    }
+    let proxy = exchange.proxy.clone();
+    let inner = Body { kind: std::mem::replace(&mut body.kind, Kind::Empty), exchange: body.exchange.take() };
+    body.kind = Kind::Watched(proxy.taking.watch(inner));
+    response
 }
 
 /// Gives the response its exchange; from here on the body's end is the request's end.
@@ -159,6 +214,9 @@ impl http_body::Body for Body {
             Kind::Empty => Poll::Ready(None),
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Stream(stream) => stream.poll(context),
+            Kind::Whole(whole) => Poll::Ready(whole.next()),
+            Kind::Watched(taken) => return taken.borrow_mut().poll_frame(context),
+            Kind::Broken(failure) => Poll::Ready(Some(Err(*failure))),
         };
         let frame = std::task::ready!(polled);
         match &frame {
@@ -182,11 +240,50 @@ impl http_body::Body for Body {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::Stream(stream) => stream.body.size_hint(),
+            Kind::Whole(whole) if whole.failure.is_none() => SizeHint::with_exact(whole.data.len() as u64),
+            Kind::Watched(taken) => taken.borrow().body.size_hint(),
+            Kind::Whole(_) | Kind::Broken(_) => SizeHint::default(),
         }
     }
 }
 
+impl Whole {
+    fn next(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
+        if !self.data.is_empty() {
+            return Some(Ok(Frame::data(std::mem::take(&mut self.data))));
+        }
+        let trailers = self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers)));
+        trailers.or_else(|| self.failure.take().map(Err))
+    }
+}
+
 impl Stream {
+    /// To its end; only for a body whose announced length is small.
+    async fn read(&mut self) -> Whole {
+        let (mut whole, mut more) = (Whole::default(), BytesMut::new());
+        while !self.body.is_end_stream() {
+            match poll_fn(|context| self.poll(context)).await {
+                None => break,
+                Some(Err(failure)) => {
+                    whole.failure = Some(failure);
+                    break;
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if whole.data.is_empty() && more.is_empty() => whole.data = data,
+                    Ok(data) => {
+                        more.extend_from_slice(&std::mem::take(&mut whole.data));
+                        more.extend_from_slice(&data);
+                    }
+                    Err(frame) => whole.trailers = frame.into_trailers().ok(),
+                },
+            }
+        }
+        if !more.is_empty() {
+            whole.data = more.freeze();
+        }
+        whole
+    }
+
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {

@@ -26,7 +26,9 @@ impl Proxy {
             Err(refusal) => refusal.answer(&mut exchange), // the only place that invents a response
         };
         let answer = respond::dress(&exchange, answer);
-        body::carry(exchange, answer)
+        let http2 = !exchange.is_http1();
+        let answer = body::carry(exchange, answer);
+        if http2 { body::hold(answer).await } else { answer }
     }
 }
 

@@ -21,7 +21,9 @@ pub mod redirect;
 pub mod refusal;
 pub mod respond;
 mod switches;
+pub mod taking;
 mod timers;
+mod unread;
 mod upgrade;
 pub mod upload;
 mod verdict;
@@ -96,6 +98,8 @@ pub struct Proxy {
     links: Links,
     /// The places of answers that take their time, since when.
     long: RefCell<Vec<(Instant, Weak<RefCell<Place>>)>>,
+    /// The answers that wait for their clients.
+    taking: taking::Taking,
     /// A wall time and the monotonic time it was read at: wall times in between are computed.
     anchor: Cell<(Instant, SystemTime)>,
 }
@@ -110,6 +114,7 @@ impl Proxy {
             pools: RefCell::new(Vec::new()),
             links: Links::default(),
             long: RefCell::default(),
+            taking: taking::Taking::default(),
             anchor: Cell::new((clock::now(), clock::wall())),
             shared,
         })
@@ -130,6 +135,7 @@ impl Proxy {
         self.telemetry.flush();
         self.sweep();
         self.turn_streams(clock::now());
+        self.taking.look(clock::now());
         self.links.follow(&self.plan(), &self.shared);
     }
 

@@ -13,6 +13,7 @@ use http::{Response, StatusCode};
 use super::body::Body;
 use super::exchange::Exchange;
 use crate::core::framing::Ambiguity;
+use crate::http::HeadProblem;
 use crate::telemetry::Fate;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -22,6 +23,8 @@ const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 pub enum Refusal {
     /// The request could be read in two ways, or not at all.
     Ambiguous(Ambiguity),
+    /// Its head could not be read.
+    Unread(HeadProblem),
     /// The client's body was not what it announced.
     RequestBroken,
     RequestBodyTimeout,
@@ -116,6 +119,9 @@ impl Refusal {
                 title: what.explain(),
                 ..REQUEST_BROKEN
             },
+            Refusal::Unread(problem) => {
+                Entry { label: problem.label(), status: problem.status(), title: problem.explain(), ..REQUEST_BROKEN }
+            }
             Refusal::RequestBroken => REQUEST_BROKEN,
             Refusal::RequestBodyTimeout => REQUEST_BODY_TIMEOUT,
             Refusal::BodyTooLarge => BODY_TOO_LARGE,
@@ -163,6 +169,7 @@ impl Refusal {
             | Refusal::ConnectFailed
             | Refusal::ConnectTimeout => Some(super::RETRY_AFTER_DEFAULT),
             Refusal::Ambiguous(_)
+            | Refusal::Unread(_)
             | Refusal::RequestBroken
             | Refusal::RequestBodyTimeout
             | Refusal::BodyTooLarge
@@ -188,10 +195,8 @@ impl Refusal {
 
     /// The framing of what follows on the connection is not known any more.
     fn ends_connection(&self) -> bool {
-        matches!(
-            self,
-            Refusal::Ambiguous(_) | Refusal::RequestBroken | Refusal::RequestBodyTimeout | Refusal::BodyTooLarge
-        )
+        use Refusal::{Ambiguous, BodyTooLarge, RequestBodyTimeout, RequestBroken, Unread};
+        matches!(self, Ambiguous(_) | Unread(_) | RequestBroken | RequestBodyTimeout | BodyTooLarge)
     }
 
     /// The response: problem+json (RFC 9457), HTML for a browser, a status for gRPC.

@@ -4,7 +4,8 @@
 //! All attempts of a request look at one [`Upload`] through a [`View`] each. What one attempt has read is recorded up
 //! to the route's cap; a later attempt replays the record and goes on reading where the first one stopped. Before a
 //! place is taken only a bounded prefix is collected ([`Upload::gather`]); past it the first attempt streams, with the
-//! app's back-pressure reaching the client.
+//! app's back-pressure reaching the client. Small pieces are put together, so that a body sent byte by byte costs no
+//! more than one that comes at once.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -103,6 +104,9 @@ impl std::fmt::Display for UploadFailure {
 
 impl std::error::Error for UploadFailure {}
 
+/// Pieces are put together up to this many bytes: two neighbours are always larger, which bounds how many there are.
+const TOGETHER_MAX: usize = 4 * 1024;
+
 /// One request's body, shared by its attempts.
 #[derive(Clone)]
 pub struct Upload(Rc<RefCell<State>>);
@@ -112,7 +116,7 @@ struct State {
     length: Option<u64>,
     /// What has been read and is still needed: by the first attempt, which has not sent it yet, or by a later one.
     record: VecDeque<Bytes>,
-    /// The number of the record's first frame.
+    /// The number of the record's first piece.
     first: usize,
     /// The most that is kept to be sent again.
     replay_max: u64,
@@ -165,7 +169,7 @@ impl Upload {
     /// A fresh look at the body from its first byte; only while [`Upload::replayable`], or for the first attempt.
     pub fn view(&self) -> View {
         let sent = self.0.borrow().length;
-        View { source: Some(self.0.clone()), next: 0, left: sent, trailers_sent: false }
+        View { source: Some(self.0.clone()), next: 0, taken: 0, left: sent, trailers_sent: false }
     }
 
     /// Whether another attempt could send the whole body again.
@@ -241,22 +245,36 @@ impl State {
             return Err(self.fail(UploadFailure::TooLarge));
         }
         self.replayable = self.replayable && self.bytes <= self.replay_max;
-        self.record.push_back(data);
+        match self.record.back_mut() {
+            Some(last) if last.len() + data.len() <= TOGETHER_MAX => *last = [&**last, &*data].concat().into(),
+            Some(_) | None => self.record.push_back(data),
+        }
         if self.body.is_empty() {
             self.end();
         }
         Ok(())
     }
 
-    /// The frame with this number, if it has been read.
-    fn frame(&mut self, number: usize) -> Option<Bytes> {
-        if !self.replayable {
-            while self.first < number && self.record.pop_front().is_some() {
-                self.first += 1;
+    /// What has been read behind the first `taken` bytes of the piece with the number `next`; moves both behind it.
+    fn next(&mut self, next: &mut usize, taken: &mut usize) -> Option<Bytes> {
+        loop {
+            let at = next.checked_sub(self.first)?;
+            let piece = self.record.get(at)?;
+            if *taken < piece.len() {
+                let data = if *taken == 0 { piece.clone() } else { piece.slice(*taken..) };
+                *taken = piece.len();
+                return Some(data);
             }
-            self.first = self.first.max(number);
+            // The last piece may grow while it is here.
+            if self.replayable && at + 1 == self.record.len() {
+                return None;
+            }
+            (*next, *taken) = (*next + 1, 0);
+            if !self.replayable {
+                self.record.drain(..=at);
+                self.first = *next;
+            }
         }
-        self.record.get(number.checked_sub(self.first)?).cloned()
     }
 
     fn end(&mut self) {
@@ -274,8 +292,9 @@ impl State {
 /// One attempt's look at the body; an empty one for requests without a body.
 pub struct View {
     source: Option<Rc<RefCell<State>>>,
-    /// The next frame of the record.
+    /// The piece of the record that is looked at, and how much of it has been sent.
     next: usize,
+    taken: usize,
     /// Bytes left to send, where the length is known.
     left: Option<u64>,
     trailers_sent: bool,
@@ -289,7 +308,7 @@ impl Default for View {
 
 impl View {
     pub fn empty() -> View {
-        View { source: None, next: 0, left: Some(0), trailers_sent: true }
+        View { source: None, next: 0, taken: 0, left: Some(0), trailers_sent: true }
     }
 }
 
@@ -305,8 +324,7 @@ impl http_body::Body for View {
         let Some(source) = &view.source else { return Poll::Ready(None) };
         let mut state = source.borrow_mut();
         loop {
-            if let Some(data) = state.frame(view.next) {
-                view.next += 1;
+            if let Some(data) = state.next(&mut view.next, &mut view.taken) {
                 view.left = view.left.map(|left| left.saturating_sub(data.len() as u64));
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
@@ -392,6 +410,33 @@ mod tests {
         let upload = Upload::new(body("hello"), 10, Some(4));
         assert_eq!(upload.gather(100).await, Err(UploadFailure::TooLarge));
         assert_eq!(read(upload.view()).await, Err(UploadFailure::TooLarge));
+    }
+
+    #[tokio::test]
+    async fn pieces_that_come_byte_by_byte_are_put_together() {
+        // Goal: views see every byte once, whatever was put together meanwhile, and there are few pieces.
+        const BYTES: usize = 3 * TOGETHER_MAX;
+        for replay_max in [BYTES as u64, 0] {
+            let upload = Upload::new(ClientBody::Empty, replay_max, None);
+            let expected: Vec<u8> = (0..BYTES).map(|at| at as u8).collect();
+            let (mut view, mut seen) = (upload.view(), Vec::new());
+            for (at, byte) in expected.iter().enumerate() {
+                let mut state = upload.0.borrow_mut();
+                state.ended = None; // an empty body has ended already
+                assert_eq!(state.take(Bytes::copy_from_slice(&[*byte])), Ok(()));
+                if at % 3 == 0 {
+                    while let Some(data) = state.next(&mut view.next, &mut view.taken) {
+                        seen.extend_from_slice(&data);
+                    }
+                }
+                assert!(state.record.len() <= 2 * BYTES / TOGETHER_MAX + 1, "{}", state.record.len());
+            }
+            seen.extend_from_slice(&read(view).await.expect("a body"));
+            assert!(seen == expected, "{replay_max}");
+            if replay_max > 0 {
+                assert!(read(upload.view()).await.is_ok_and(|again| again == expected));
+            }
+        }
     }
 
     #[test]

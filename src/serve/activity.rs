@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use super::gate::Place;
 use super::stream::Stream;
+use crate::proxy::taking::TAKE_MAX;
 use crate::state::clock;
 use crate::state::journal::lock;
 
 /// How often a worker reads the time for its connections. Every deadline is late by at most this, never early.
 pub const TICK: Duration = Duration::from_millis(100);
 /// A client that takes nothing of its answer for this long is gone.
-pub const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
+pub const WRITE_STALL_MAX: Duration = TAKE_MAX;
 /// While closing, an idle connection is kept this long: a request that is already on its way is still answered.
 pub const CLOSING_LINGER: Duration = Duration::from_millis(200);
 /// An idle HTTP/2 connection that was sent GOAWAY and does not close by itself is closed after this.
@@ -59,6 +60,10 @@ pub struct Activity {
     http2: AtomicBool,
     /// Requests whose response body has not ended.
     open: AtomicU32,
+    /// Those of them (HTTP/2) in which it is the client's turn: to take what there is of the answer.
+    waits: AtomicU32,
+    /// When a client's turn last began or ended.
+    taken: AtomicU64,
     total: AtomicU32,
     cancelled: AtomicU32,
     /// Bytes of a request head have arrived and the head is not complete.
@@ -97,6 +102,8 @@ impl Activity {
             ticks,
             http2: AtomicBool::new(false),
             open: AtomicU32::new(0),
+            waits: AtomicU32::new(0),
+            taken: AtomicU64::new(0),
             total: AtomicU32::new(0),
             cancelled: AtomicU32::new(0),
             reading: AtomicBool::new(true),
@@ -142,7 +149,7 @@ impl Activity {
         self.reading.store(false, Relaxed);
         self.set(HAD_BODY, has_body);
         self.set(HTTP_10, version == http::Version::HTTP_10);
-        Open { activity: Arc::clone(self), began: self.ticks.read(), answered: false }
+        Open { activity: Arc::clone(self), began: self.ticks.read(), answered: false, waits: false }
     }
 
     pub fn truncated(&self) {
@@ -189,8 +196,11 @@ impl Activity {
         if blocked != 0 {
             return Some((after(blocked, WRITE_STALL_MAX), Due::Write));
         }
-        if self.open.load(Relaxed) > 0 {
-            return None;
+        let open = self.open.load(Relaxed);
+        if open > 0 {
+            // A client that opens no window blocks no socket.
+            let stalled = self.waits.load(Relaxed) == open;
+            return stalled.then(|| (after(self.taken.load(Relaxed), WRITE_STALL_MAX), Due::Write));
         }
         let since = self.since.load(Relaxed);
         if self.reading.load(Relaxed) {
@@ -230,6 +240,7 @@ pub struct Open {
     activity: Arc<Activity>,
     began: u64,
     answered: bool,
+    waits: bool,
 }
 
 impl Open {
@@ -240,10 +251,24 @@ impl Open {
     pub fn activity(&self) -> &Arc<Activity> {
         &self.activity
     }
+
+    /// Whether the client is waited for, and nobody else; said again whenever it has taken something.
+    pub fn waits(&mut self, waits: bool) {
+        let activity = &self.activity;
+        if waits != self.waits {
+            self.waits = waits;
+            let count = activity.waits.load(Relaxed);
+            activity.waits.store(if waits { count + 1 } else { count.saturating_sub(1) }, Relaxed);
+        }
+        activity.taken.store(activity.ticks.read(), Relaxed);
+    }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
+        if self.waits {
+            self.waits(false);
+        }
         let activity = &self.activity;
         let now = activity.ticks.read();
         // Only young streams count as abuse: a client that gives up after a while has waited for its answer.
@@ -306,6 +331,27 @@ mod tests {
         assert_eq!(activity.due(&LIMITS, None), Some((61_100, Due::Write)));
         activity.wrote_some();
         assert_eq!(activity.due(&LIMITS, None), None);
+    }
+
+    #[test]
+    fn streams_that_all_wait_for_their_client_have_a_deadline() {
+        let activity = activity(1000);
+        activity.is_http2();
+        let (mut one, mut two) =
+            (activity.request(http::Version::HTTP_2, false), activity.request(http::Version::HTTP_2, false));
+        one.waits(true);
+        assert_eq!(activity.due(&LIMITS, None), None, "the app is waited for");
+        activity.ticks.0.store(5000, Relaxed);
+        two.waits(true);
+        assert_eq!(activity.due(&LIMITS, None), Some((65_100, Due::Write)));
+        activity.ticks.0.store(6000, Relaxed);
+        two.waits(true);
+        assert_eq!(activity.due(&LIMITS, None), Some((66_100, Due::Write)), "it took something");
+        drop(one);
+        two.waits(false);
+        assert_eq!(activity.due(&LIMITS, None), None);
+        drop(two);
+        assert_eq!(activity.due(&LIMITS, None), Some((81_100, Due::Idle)));
     }
 
     #[test]

@@ -4,12 +4,16 @@
 //! client that is still sending so that a reset does not eat the early answer, or reset on purpose so that an HTTP/1.0
 //! client does not take a truncated answer for the whole. See `http1` and `http` for what happens in between.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::Response;
 use bytes::Bytes;
+use http_body::Body as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -22,9 +26,10 @@ use super::proxy_protocol;
 use super::stream::{Raw, Stream};
 use super::tls::{self, HandshakeProblem};
 use super::worker::{Seat, Worker};
-use crate::http::HeadProblem;
+use crate::http::Writing;
+use crate::http::encode::{self, Persistence};
 use crate::plan::{ListenerPlan, ProxyProtocol};
-use crate::proxy::Peer;
+use crate::proxy::{Body, Peer, Proxy};
 
 /// What a client that speaks HTTP/2 without TLS sends first.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -49,7 +54,9 @@ pub async fn serve(worker: Rc<Worker>, seat: Seat, raw: Raw, peer: SocketAddr, p
     };
     drop(plan);
     let Ready { stream, first, http2, peer, activity } = ready;
-    let front = http::Front { proxy: Rc::clone(&worker.proxy), peer: Rc::new(peer), activity: Arc::clone(&activity) };
+    let peer = Rc::new(peer);
+    let front =
+        http::Front { proxy: Rc::clone(&worker.proxy), peer: Rc::clone(&peer), activity: Arc::clone(&activity) };
     let ending = if http2 {
         activity.is_http2();
         let io = ConnectionIo::new(stream, first, Arc::clone(&activity));
@@ -58,7 +65,7 @@ pub async fn serve(worker: Rc<Worker>, seat: Seat, raw: Raw, peer: SocketAddr, p
     } else {
         http1::serve(stream, first, front, &seat, &limits).await
     };
-    finish(ending, &seat, &activity).await;
+    finish(ending, &seat, &activity, (&worker.proxy, peer)).await;
 }
 
 struct Ready {
@@ -146,7 +153,7 @@ async fn refuse_handshake(problem: HandshakeProblem, seat: &Seat, peer: SocketAd
 }
 
 /// Ends the connection the way its last moments ask for.
-async fn finish(ending: Ending, seat: &Seat, activity: &Activity) {
+async fn finish(ending: Ending, seat: &Seat, activity: &Activity, (proxy, peer): (&Rc<Proxy>, Rc<Peer>)) {
     // An upgraded connection's stream belongs to its tunnel.
     let Some(stream) = activity.take_back() else { return };
     match ending {
@@ -155,7 +162,7 @@ async fn finish(ending: Ending, seat: &Seat, activity: &Activity) {
         Ending::Malformed(problem) => {
             seat.turn(Turned::Malformed);
             match problem {
-                Some(problem) => say_and_close(stream, refusal(problem).as_bytes()).await,
+                Some(problem) => say_and_close(stream, &refusal(proxy.refuse_unread(peer, problem)).await).await,
                 None => linger(stream).await, // hyper has answered
             }
         }
@@ -179,16 +186,18 @@ async fn finish(ending: Ending, seat: &Seat, activity: &Activity) {
     }
 }
 
-/// To a client whose head nobody could read.
-fn refusal(problem: HeadProblem) -> String {
-    let (status, reason) = (problem.status(), problem.label());
-    let (code, title) = (status.as_u16(), status.canonical_reason().unwrap_or_default());
-    let body = format!("{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{code},\"reason\":\"{reason}\"}}");
-    let length = body.len();
-    format!(
-        "HTTP/1.1 {code} {title}\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
-         content-length: {length}\r\n\r\n{body}"
-    )
+/// To a client whose head nobody could read: a small answer, in bytes.
+async fn refusal(response: Response<Body>) -> Vec<u8> {
+    let (head, mut body) = response.into_parts();
+    let mut data = Bytes::new();
+    while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        data = frame.into_data().unwrap_or_default();
+    }
+    let mut words = Vec::new();
+    let writing = Writing::Length(data.len() as u64);
+    encode::response_head(&mut words, head.status, None, &head.headers, (writing, Persistence::Close));
+    words.extend_from_slice(&data);
+    words
 }
 
 /// Over TLS an orderly end is said (close_notify), so that the client can tell it from a truncation.

@@ -104,6 +104,7 @@ async fn answer(
 ) -> Result<http::Response<Carried>, Infallible> {
     let response = proxy.handle(peer, req.map(ClientBody::from)).await;
     open.answered();
+    open.waits(true);
     Ok(response.map(|body| Carried { body, open }))
 }
 
@@ -123,6 +124,7 @@ impl http_body::Body for Carried {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.open.waits(polled.is_ready());
         if let Poll::Ready(Some(Err(_))) = &polled {
             self.open.activity().truncated();
         }

@@ -33,6 +33,8 @@ struct Inner {
     /// `None` once it was handed on.
     stream: Option<Stream>,
     read: BytesMut,
+    /// What the last read brought.
+    flow: usize,
     heads: HeadReader,
     /// The request the connection is at.
     request: u64,
@@ -52,6 +54,7 @@ impl Link {
         let inner = Inner {
             stream: Some(stream),
             read: BytesMut::from(first),
+            flow: 0,
             heads: HeadReader::new(HEAD_BYTES_MAX),
             request: 0,
             body: Body::new(Framing::None, Extensions::Refused),
@@ -179,7 +182,7 @@ impl Inner {
 
     fn fill(&mut self, cx: &mut Context<'_>, expected: u64) -> Poll<io::Result<usize>> {
         match &mut self.stream {
-            Some(stream) => poll_fill(stream, cx, &mut self.read, expected),
+            Some(stream) => poll_fill(stream, cx, &mut self.read, expected, &mut self.flow),
             None => Poll::Ready(Ok(0)),
         }
     }

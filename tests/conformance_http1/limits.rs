@@ -142,3 +142,41 @@ fn connections_above_the_limit_of_one_client_do_not_stop_the_others() {
         client.try_response("GET").ok().filter(|answer| answer.status == 200)
     });
 }
+
+#[test]
+fn a_head_that_cannot_be_read_is_refused_like_a_request() {
+    // Goal: whoever is told 431 or 400 can be found by id in the log, in `why` and in the metric.
+    let app = RawApp::fine();
+    let outrigger = Outrigger::before(&app, "");
+    let large = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(33 * 1024));
+    for (head, status, reason) in [
+        (with_fields(120), 431, "too_many_fields"),
+        (large, 431, "head_too_large"),
+        ("GET / HTTP/1.1\nHost: a\n\n".to_owned(), 400, "bare_lf"),
+        ("GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n".to_owned(), 400, "obs_fold"),
+        ("GET / HTTP/3.7\r\nHost: a\r\n\r\n".to_owned(), 400, "version"),
+    ] {
+        let answer = wire::ask(outrigger.web(), head);
+        assert_eq!((answer.status, answer.reason().as_str()), (status, reason));
+        assert_eq!(answer.get("connection"), Some("close"));
+        let id = answer.get("x-request-id").expect("an id").to_owned();
+        assert_eq!(answer.json()["request_id"], id.as_str());
+        let line = outrigger.wait_for_access(reason, |line| line["request_id"] == id.as_str());
+        assert_eq!((&line["reason"], &line["http.request.method"]), (&reason.into(), &"-".into()), "{line}");
+        assert_eq!(outrigger.why(&id)["reason"], reason);
+        assert_eq!(outrigger.metric("outrigger_refusals_total", &format!("reason=\"{reason}\"")), 1.0);
+    }
+    assert!(app.untouched());
+    outrigger.idle();
+}
+
+#[test]
+fn an_answer_with_an_unusable_head_is_told_with_its_cause() {
+    let fields: String = (0..200).map(|number| format!("x-{number}: 1\r\n")).collect();
+    let app = RawApp::answering_and_closing(format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n{fields}\r\n"));
+    let outrigger = Outrigger::before(&app, "");
+    let answer = wire::get(outrigger.web(), "/");
+    assert_eq!((answer.status, answer.reason().as_str()), (502, "response_malformed"));
+    let why = outrigger.why(answer.get("x-request-id").expect("an id")).to_string();
+    assert!(why.contains("The head has too many fields"), "{why}");
+}

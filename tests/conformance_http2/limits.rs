@@ -4,7 +4,7 @@ use h2::Reason;
 use http::HeaderValue;
 
 use crate::support::app::OK;
-use crate::support::frames::{Frames, GET, Outcome, RST_STREAM};
+use crate::support::frames::{DATA, Frames, GET, HEADERS, Outcome, RST_STREAM, SETTINGS, WINDOW_UPDATE};
 use crate::support::http2::{Client, collect, request};
 use crate::support::{DEADLINE, Outrigger, RawApp, Wire, wire};
 
@@ -162,4 +162,32 @@ fn many_streams_by_hand_are_answered() {
         assert_eq!(frames.outcome(number * 2 + 1), Outcome::Answer(200));
     }
     assert_eq!(app.connections(), 1);
+}
+
+#[test]
+fn a_client_that_opens_no_window_holds_no_place() {
+    // Goal: the app has done its part when it has answered, whether or not the client takes the answer.
+    let app = RawApp::fine();
+    let upstreams =
+        format!("upstreams: {{ app: {{ endpoints: [\"http://{}\"], concurrency: {{ max: 2 }} }} }}\n", app.address());
+    let outrigger = Outrigger::before(&app, &upstreams);
+    let mut frames = Frames::connect(outrigger.web());
+    frames.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]); // no window for new streams
+    for stream in [1, 3, 5, 7] {
+        assert!(frames.headers(stream, GET, true));
+        while frames.next().expect("a head").kind != HEADERS {}
+    }
+    for _ in 0..5 {
+        assert_eq!(wire::get(outrigger.web(), "/").status, 200);
+    }
+    // It still gets what it asked for.
+    let window = 100_u32.to_be_bytes();
+    assert!(frames.send(WINDOW_UPDATE, 0, 1, &window));
+    loop {
+        let frame = frames.next().expect("the rest");
+        if frame.kind == DATA && frame.stream == 1 {
+            assert_eq!(frame.payload, b"ok");
+            break;
+        }
+    }
 }

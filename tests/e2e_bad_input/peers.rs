@@ -193,3 +193,22 @@ fn tls_client(outrigger: &Outrigger, pair: &Pair) -> TlsClient {
     stream.set_read_timeout(Some(crate::support::DEADLINE)).expect("a timeout");
     TlsClient(rustls::StreamOwned::new(connection, stream))
 }
+
+#[test]
+fn a_large_upload_sent_byte_by_byte_costs_no_more_than_its_bytes() {
+    // Goal: what a request is remembered by before it takes a place pins little more than it holds.
+    const BYTES: usize = 40_000;
+    let app = RawApp::fine();
+    let outrigger = Outrigger::before(&app, "");
+    assert_eq!(wire::get(outrigger.web(), "/").status, 200);
+    let before = outrigger.memory();
+    for framing in ["Content-Length: 10000000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n989680\r\n"] {
+        let mut client = Wire::connect(outrigger.web());
+        assert!(client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\n{framing}")));
+        for _ in 0..BYTES {
+            assert!(client.send(b"x"), "{framing:?}");
+        }
+        let grown = outrigger.memory().saturating_sub(before) / 1024;
+        assert!(grown < 12 * 1024, "{framing:?}: {BYTES} bytes took {grown} KiB");
+    }
+}

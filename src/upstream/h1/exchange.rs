@@ -20,6 +20,8 @@ pub(super) struct State<B> {
     /// `None` once closed or handed on.
     pub(super) io: Option<Io>,
     pub(super) read: BytesMut,
+    /// What the last read brought.
+    pub(super) flow: usize,
     pub(super) out: Outbound,
     pub(super) heads: HeadReader,
     /// What is left of the request's body.
@@ -51,6 +53,7 @@ impl<B> State<B> {
         State {
             io: Some(io),
             read: BytesMut::new(),
+            flow: 0,
             out: Outbound::default(),
             heads: HeadReader::new(HEAD_MAX),
             upload: None,
@@ -65,7 +68,7 @@ impl<B> State<B> {
 
     pub(super) fn fill(&mut self, cx: &mut Context<'_>, expected: u64) -> Poll<io::Result<usize>> {
         match &mut self.io {
-            Some(io) => poll_fill(io, cx, &mut self.read, expected),
+            Some(io) => poll_fill(io, cx, &mut self.read, expected, &mut self.flow),
             None => Poll::Ready(Ok(0)),
         }
     }
