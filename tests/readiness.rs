@@ -238,6 +238,12 @@ fn the_other_kinds_are_asked_too() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), soon.pem()).expect("the certificate");
     let file = file.path().display().to_string();
+    let mut ends = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).expect("parameters");
+    ends.not_after = rcgen::date_time_ymd(2035, 1, 1);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let ending = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(ending.path(), ends.self_signed(&key).expect("a certificate").pem()).expect("the certificate");
+    let ending = ending.path().display().to_string();
     let outrigger = before(&[
         format!("name: well, http: \"http://{address}/well?full=1\""),
         format!("name: gone, http: \"http://{address}/gone\""),
@@ -249,7 +255,7 @@ fn the_other_kinds_are_asked_too() {
         "name: space, disk: /, free_min: 1B".to_owned(),
         "name: full, disk: /, free_min: 100%".to_owned(),
         format!("name: file, certificate: \"{file}\", valid_min: 1d"),
-        format!("name: never, certificate: \"{file}\", valid_min: 3650d"),
+        format!("name: never, certificate: \"{ending}\", valid_min: 3650d"),
         "name: nofile, certificate: /nonexistent.pem".to_owned(),
     ]);
     for name in ["well", "fine", "port", "name", "space", "file"] {

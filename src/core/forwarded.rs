@@ -161,6 +161,18 @@ fn drop_claims(headers: &mut HeaderMap, peer_trusted: bool) {
     }
 }
 
+/// Takes out of a request's trailers what only its head may say of the client and its way here: an app that merges
+/// trailers into the head would believe it.
+pub fn clean_trailers(mut trailers: HeaderMap) -> HeaderMap {
+    const NEVER: [&str; 6] = ["forwarded", "via", "x-request-id", "traceparent", "tracestate", "b3"];
+    let goes = |name: &&HeaderName| is_claim(name.as_str()) || NEVER.contains(&name.as_str());
+    let dropped: Vec<HeaderName> = trailers.keys().filter(goes).cloned().collect();
+    for name in dropped {
+        trailers.remove(name);
+    }
+    trailers
+}
+
 /// Whether a name, underscores read as hyphens, speaks of the client or of how it reached a proxy.
 fn is_claim(name: &str) -> bool {
     let same = |wanted: &str, name: &str| {

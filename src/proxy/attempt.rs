@@ -1,12 +1,13 @@
 //! The tries of a request: an endpoint whose breaker lets it through, a connection, the request, the answer's head;
 //! again after a failure that may be tried again, while the deadline allows.
 
+mod address;
+
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
 
 use super::admit;
@@ -21,17 +22,12 @@ use super::timers::Timers;
 use super::upload::{ClientBody, Upload, View};
 use super::verdict::{Again, Sent, Stop, Tried, Verdict, judge};
 use crate::core::breaker::Outcome;
-use crate::core::retry::{GRPC_PREVIOUS_ATTEMPTS, X_ATTEMPT};
 use crate::core::{backoff, deadline, retry};
-use crate::http::{encode, fields};
+use crate::http::fields;
 use crate::plan::{EndpointPlan, HedgePlan, RoutePlan, UpstreamPlan};
 use crate::state::clock;
 use crate::telemetry::AttemptRecord;
 use crate::upstream::{SendError, SendHow, UpstreamBody};
-
-const X_REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
-const X_ENVOY_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The tries of one request.
 pub async fn forward(
@@ -346,38 +342,6 @@ impl Run<'_> {
             tried.push(index);
         }
         Err(refused(retry_after.unwrap_or(super::RETRY_AFTER_DEFAULT)))
-    }
-
-    /// What differs from attempt to attempt in the fields the app sees: time left, number, host.
-    fn address(&self, exchange: &Exchange, to: &EndpointPlan, fields: &mut HeaderMap, number: u32, now: Instant) {
-        let left = exchange.deadline.saturating_duration_since(now);
-        let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        if fields.contains_key(&X_ENVOY_TIMEOUT) {
-            fields.insert(X_ENVOY_TIMEOUT, encode::number(millis));
-        }
-        if !exchange.is_grpc() {
-            fields.insert(X_REQUEST_TIMEOUT, encode::number(millis));
-        } else if let Ok(value) = HeaderValue::try_from(deadline::format_grpc_timeout(left)) {
-            fields.insert(GRPC_TIMEOUT, value);
-        }
-        let before = self.previous.saturating_add(number - 1);
-        if number > 1 {
-            fields.insert(X_ATTEMPT, HeaderValue::from(before.saturating_add(1)));
-            if exchange.is_grpc() {
-                fields.insert(GRPC_PREVIOUS_ATTEMPTS, HeaderValue::from(before));
-            }
-        }
-        if exchange.outbound() {
-            fields.insert(header::HOST, to.authority.clone());
-        } else if exchange.host.is_empty() {
-            fields.remove(header::HOST); // of the endpoint before; each sets its own
-        }
-        if let Some(token) = self.upgrade {
-            fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            if let Ok(token) = HeaderValue::from_str(token) {
-                fields.insert(header::UPGRADE, token);
-            }
-        }
     }
 
     fn timers<'x>(&'x self, exchange: &'x Exchange, began: Instant) -> Timers<'x> {

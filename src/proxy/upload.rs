@@ -21,6 +21,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::inbound::{Broken, ClientUpgrade, Inbound};
+use crate::core::forwarded;
 use crate::state::clock;
 
 /// The body of a request as the client sends it.
@@ -232,7 +233,7 @@ impl State {
         Poll::Ready(match frame.into_data() {
             Ok(data) => Some(self.take(data)),
             Err(frame) => {
-                self.trailers = frame.into_trailers().ok();
+                self.trailers = frame.into_trailers().ok().map(forwarded::clean_trailers);
                 self.end();
                 None
             }

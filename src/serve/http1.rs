@@ -159,12 +159,13 @@ struct Answer {
 impl Answer {
     /// Puts the head where it is written from.
     fn begin(response: Response<Body>, client: &Client, link: &Link) -> Self {
-        link.answering();
         let (head, body) = response.into_parts();
         let writing = writing(head.status, client, &body);
         let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let persists =
             client.persists && writing != Writing::UntilClose && !says_close(&head.headers) && link.is_read(false);
+        // An answer of known length may be over before the request's body is; then the connection ends, and says so.
+        let persists = persists && (writing == Writing::Chunked || !link.is_coming());
         let persistence = match (client.version, persists) {
             _ if switched => Persistence::AsIs,
             (_, false) => Persistence::Close,
@@ -173,6 +174,7 @@ impl Answer {
         };
         let reason = head.extensions.get::<Reason>().map(|reason| &*reason.0);
         let mut out = Outbound::default();
+        out.gather().extend_from_slice(link.answering());
         encode::response_head(out.gather(), head.status, reason, &head.headers, (writing, persistence));
         fields::give_back(head.headers);
         Answer { out, body: Sending::new(body, writing, client.trailers), persists, switched, broken: false }

@@ -142,9 +142,18 @@ impl Link {
         true
     }
 
-    /// The answer has begun: from here on no 100 may be put in.
-    pub fn answering(&self) {
-        self.inner.borrow_mut().continues = false;
+    /// The request's body is wanted and has not ended.
+    pub fn is_coming(&self) -> bool {
+        let inner = self.inner.borrow();
+        !inner.abandoned && !inner.body.is_ended()
+    }
+
+    /// The answer has begun: from here on no 100 may be put in. What is left of one that was begun goes out first.
+    pub fn answering(&self) -> &'static [u8] {
+        let inner = &mut *self.inner.borrow_mut();
+        inner.continues = false;
+        let left = std::mem::take(&mut inner.interim);
+        if left.len() < CONTINUE.len() { left } else { &[] }
     }
 
     /// The request is over: whoever still holds its body gets nothing more.
@@ -178,6 +187,7 @@ impl Inner {
         self.body = Body::new(framing, Extensions::Refused);
         self.abandoned = head.framing == Framing::None || head.framing == Framing::Unclear;
         self.continues = head.continues && !self.abandoned;
+        self.interim = &[];
     }
 
     fn fill(&mut self, cx: &mut Context<'_>, expected: u64) -> Poll<io::Result<usize>> {

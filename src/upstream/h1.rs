@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::Request;
+use http::{Method, Request, StatusCode};
 use http_body::{Body, Frame};
 
 use self::exchange::State;
@@ -34,6 +34,8 @@ pub(super) struct Conn<B> {
     state: RefCell<State<B>>,
     /// Present exactly while the connection is in its pool's idle stack.
     pub(super) idle_since: Cell<Option<Instant>>,
+    /// Its last answer had no body, though apps have sent one behind such answers: it rests before it is used again.
+    pub(super) rests: Cell<bool>,
     home: Weak<Idle<B>>,
     tally: Rc<Tally>,
     /// The pool's epoch when it was opened.
@@ -57,6 +59,7 @@ impl<B> Conn<B> {
         Rc::new(Self {
             state: RefCell::new(State::new(io)),
             idle_since: Cell::new(None),
+            rests: Cell::new(false),
             home: Rc::downgrade(home),
             epoch: home.epoch(),
             tally,
@@ -125,6 +128,7 @@ where
                 }
             }
             let head = ready!(state.poll_answer(&method, reused, cx)).map_err(Failed::Sent)?;
+            self.rests.set(is_bodiless(&method, head.status));
             self.answered(state, &head);
             Poll::Ready(Ok(head))
         })
@@ -141,6 +145,11 @@ where
             state.out.rest();
         }
     }
+}
+
+/// RFC 9112 §6.3: its answer ends with its head, whatever the fields say.
+fn is_bodiless(method: &Method, status: StatusCode) -> bool {
+    *method == Method::HEAD || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }
 
 impl<B> Answering for Conn<B>
@@ -164,7 +173,7 @@ where
     /// the connection is closing, or more has come than was asked for.
     fn finish(self: Rc<Self>) {
         let state = self.state.borrow();
-        let again = state.persists && state.upload.is_none() && state.read.is_empty() && state.io.is_some();
+        let again = state.persists && state.is_sent() && state.read.is_empty() && state.io.is_some();
         drop(state);
         match self.home.upgrade().filter(|_| again) {
             Some(home) => {

@@ -264,3 +264,30 @@ fn request_bodies_stream_to_the_app_as_they_come() {
     client.send("4\r\nlast\r\n0\r\n\r\n");
     assert_eq!(client.response("POST").status, 200);
 }
+
+#[test]
+fn an_early_answer_that_ends_the_connection_says_so() {
+    let app = RawApp::start(|mut conn| {
+        let _ = conn.until(b"\r\n\r\n");
+        conn.send("HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\n\r\nno");
+        conn.wait_for_the_end();
+    });
+    let outrigger = Outrigger::before(&app, "");
+    let mut client = Wire::connect(outrigger.web());
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
+    client.send(vec![b'x'; 100_000]);
+    let answer = client.response("POST");
+    assert_eq!((answer.status, answer.get("connection")), (413, Some("close")));
+}
+
+#[test]
+fn trailers_claim_nothing_about_the_client() {
+    let app = RawApp::fine();
+    let outrigger = Outrigger::before(&app, "");
+    let names = ["x-forwarded-for", "x_real_ip", "forwarded", "x-request-id", "x-sum"];
+    let trailers: String = names.iter().map(|name| format!("{name}: 6.6.6.6\r\n")).collect();
+    let head =
+        format!("POST / HTTP/1.1\r\nHost: a\r\nTrailer: {}\r\nTransfer-Encoding: chunked\r\n\r\n", names.join(", "));
+    assert_eq!(wire::ask(outrigger.web(), format!("{head}2\r\nhi\r\n0\r\n{trailers}\r\n")).status, 200);
+    assert_eq!(app.only_request().trailers, [("x-sum".to_owned(), "6.6.6.6".to_owned())]);
+}

@@ -33,6 +33,8 @@ pub(super) struct State<B> {
     /// Who waits for the answer's body, while `rest` runs.
     pub(super) reader: Option<Waker>,
     pub(super) body: codec::Body,
+    /// Bytes that were taken may still be on this side: over TLS.
+    pub(super) unflushed: bool,
     /// The connection may serve another request.
     pub(super) persists: bool,
     pub(super) interim: u32,
@@ -61,6 +63,7 @@ impl<B> State<B> {
             upload_failed: false,
             reader: None,
             body: codec::Body::new(Framing::None, Extensions::Skipped),
+            unflushed: false,
             persists: false,
             interim: 0,
         }
@@ -106,7 +109,7 @@ where
 
     /// Nothing of the request is left to write.
     pub(super) fn is_sent(&self) -> bool {
-        self.upload.is_none() && self.out.is_empty()
+        self.upload.is_none() && self.out.is_empty() && !self.unflushed
     }
 
     /// The app had closed before the first byte.
@@ -115,10 +118,10 @@ where
     }
 
     fn write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Some(io) => self.out.poll_write(io, cx),
-            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
+        let Some(io) = &mut self.io else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        let written = self.out.poll_write(io, cx);
+        self.unflushed = written.is_pending();
+        written
     }
 
     /// Sends what there is of the request, once round.
@@ -236,7 +239,8 @@ where
             }
             match ready!(filled) {
                 Ok(0) => {
-                    if self.body.end_of_input().is_err() {
+                    // Without a socket it was us who ended it, after a failed write: never the end of a body.
+                    if self.io.is_none() || self.body.end_of_input().is_err() {
                         return Poll::Ready(Some(Err(UpstreamBodyError::truncated())));
                     }
                 }

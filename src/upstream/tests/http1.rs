@@ -39,21 +39,51 @@ fn a_second_request_reuses_the_connection() {
 fn an_answer_without_a_body_frees_the_connection_at_once() {
     // Goal: HEAD, 204 and 304 give the connection back without their body being polled or dropped.
     on_a_worker(async {
-        let (address, _app) = app(async |listener| {
-            let mut stream = accept(&listener).await;
-            read_head(&mut stream).await;
-            say(&mut stream, "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n").await;
-            read_head(&mut stream).await;
-            say(&mut stream, "HTTP/1.1 204 No Content\r\n\r\n").await;
-            serve(&mut stream, "").await;
-            stream
-        })
-        .await;
-        let pool = pool(address);
-        let _held_head = pool.send(&mut request("HEAD", "/", RequestBody::Empty), how()).await.expect("a response");
-        let _held_204 = pool.send(&mut get("/"), how()).await.expect("a response");
-        let _held_empty = pool.send(&mut get("/"), how()).await.expect("a response");
-        assert_eq!((pool.counts().opened, pool.counts().active), (1, 0));
+        for (method, answer) in
+            [("HEAD", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n"), ("GET", "HTTP/1.1 204 No Content\r\n\r\n")]
+        {
+            let (address, _app) = app(async move |listener| {
+                let mut stream = accept(&listener).await;
+                read_head(&mut stream).await;
+                say(&mut stream, answer).await;
+                stream
+            })
+            .await;
+            let pool = pool(address);
+            let _held = pool.send(&mut request(method, "/", RequestBody::Empty), how()).await.expect("a response");
+            assert_eq!((pool.counts().idle, pool.counts().active), (1, 0));
+        }
+    });
+}
+
+#[test]
+fn what_an_app_sends_behind_an_answer_without_a_body_answers_nobody() {
+    // Goal: a body behind HEAD, 204 or 304 is not taken for the next request's answer, however late it comes.
+    const BODY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil";
+    on_a_worker(async {
+        for (method, answer) in [
+            ("HEAD", "HTTP/1.1 200 OK\r\ncontent-length: 42\r\n\r\n"),
+            ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
+            ("GET", "HTTP/1.1 304 Not Modified\r\n\r\n"),
+        ] {
+            let (answered, go_on) = oneshot::channel::<()>();
+            let (address, _app) = app(async move |listener| {
+                let mut first = accept(&listener).await;
+                read_head(&mut first).await;
+                say(&mut first, answer).await;
+                let _ = go_on.await;
+                say(&mut first, BODY).await;
+                let mut second = accept(&listener).await;
+                serve(&mut second, "good").await;
+                (first, second)
+            })
+            .await;
+            let pool = pool(address);
+            pool.send(&mut request(method, "/", RequestBody::Empty), how()).await.expect("a response");
+            let _ = answered.send(());
+            let res = pool.send(&mut get("/"), how()).await.expect("a response");
+            assert_eq!(text(res).await.expect("whole"), "good", "{method} {answer:?}");
+        }
     });
 }
 
