@@ -35,6 +35,7 @@ pub mod hold;
 pub mod keyed;
 pub mod pressure;
 pub mod retry;
+pub mod scope;
 pub mod store;
 pub mod window;
 

@@ -276,11 +276,12 @@ impl Run<'_> {
         if let Tried::Answer(response) = &tried {
             exchange.first_byte = Some(ended);
             if self.upgrade.is_none() && response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                permit.settle(&Verdict { answer: Outcome::Failure, label: "upgrade_failed", ..verdict }, served, ended);
+                let verdict = Verdict { answer: Outcome::Failure, label: "upgrade_failed", ..verdict };
+                permit.settle(&verdict, exchange.uri.path(), served, ended);
                 return Err(Refusal::UpgradeFailed);
             }
         }
-        permit.settle(&verdict, served, ended);
+        permit.settle(&verdict, exchange.uri.path(), served, ended);
         if verdict.again == Again::Refused {
             hold::refused(&exchange.proxy, &self.upstream, endpoint);
         }

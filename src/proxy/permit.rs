@@ -67,23 +67,30 @@ impl Permit {
         }
     }
 
-    /// `served` is how long the app took once it had the whole request.
-    pub fn settle(&mut self, verdict: &Verdict, served: Duration, now: Instant) {
+    /// `served` is how long the app took once it had the whole request for `path`.
+    pub fn settle(&mut self, verdict: &Verdict, path: &str, served: Duration, now: Instant) {
         let slow = self.upstream.breaker.as_ref().and_then(|plan| plan.slow).is_some_and(|limit| served >= limit);
         let answer = match verdict.answer {
             Outcome::Success if slow => Outcome::Slow,
             outcome => outcome,
         };
-        self.record(verdict.transport, answer, verdict.label, now);
+        self.record(verdict.transport, answer, (verdict.label, Some(path)), now);
     }
 
-    fn record(&mut self, transport: Outcome, answer: Outcome, label: &'static str, now: Instant) {
+    fn record(
+        &mut self,
+        transport: Outcome,
+        answer: Outcome,
+        (label, path): (&'static str, Option<&str>),
+        now: Instant,
+    ) {
         let Some(plan) = &self.upstream.breaker else { return };
         let journal = &self.proxy.shared().states.journal;
-        let held = [(self.endpoint.take(), transport, &plan.endpoint), (self.route.take(), answer, &plan.route)];
-        for (held, outcome, params) in held {
+        let endpoint = (self.endpoint.take(), transport, None, &plan.endpoint);
+        let route = (self.route.take(), answer, path, &plan.route);
+        for (held, outcome, target, params) in [endpoint, route] {
             if let Some(Held { breaker, admission }) = held {
-                breaker.record(admission, outcome, label, params, journal, now);
+                breaker.record(admission, outcome, (label, target), params, journal, now);
             }
         }
     }
@@ -92,7 +99,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.route.is_some() || self.endpoint.is_some() {
-            self.record(Outcome::Ignored, Outcome::Ignored, "given up", clock::now());
+            self.record(Outcome::Ignored, Outcome::Ignored, ("given up", None), clock::now());
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::clock;
 use super::journal::{Journal, lock};
 use crate::core::breaker::{Breaker, Forced, Outcome, Params, State, Ticket, Transition};
+use crate::core::scope::Scope;
 use crate::core::window::{Count, Window};
 
 pub struct BreakerState {
@@ -15,6 +16,8 @@ pub struct BreakerState {
     pub subject: String,
     breaker: Mutex<Breaker>,
     window: Window,
+    /// Targets that fail by themselves; locked only after `breaker`.
+    scope: Mutex<Scope>,
     /// The breaker is closed and has counted no failure: most requests need not lock it.
     calm: AtomicBool,
     opened: AtomicU64,
@@ -34,6 +37,7 @@ impl BreakerState {
             subject,
             breaker: Mutex::new(Breaker::new()),
             window: Window::new(clock::now()),
+            scope: Mutex::default(),
             calm: AtomicBool::new(true),
             opened: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -48,7 +52,7 @@ impl BreakerState {
         let mut breaker = lock(&self.breaker);
         let change = breaker.pass(params, &self.window, now);
         let admitted = breaker.admit(params, now, clock::unit());
-        self.calm.store(breaker.is_calm(), Ordering::Release);
+        self.settle_down(&breaker, now);
         drop(breaker);
         self.tell(change, "", journal);
         admitted.map(Admission::Ticket).map_err(|rejected| {
@@ -57,12 +61,13 @@ impl BreakerState {
         })
     }
 
-    /// Settles an admission; `label` says what the request came to.
+    /// Settles an admission; `label` says what the request came to, and `target` what it asked for, where one target
+    /// that fails by itself is to be told from the whole.
     pub fn record(
         &self,
         admission: Admission,
         outcome: Outcome,
-        label: &'static str,
+        (label, target): (&'static str, Option<&str>),
         params: &Params,
         journal: &Journal,
         now: Instant,
@@ -75,10 +80,21 @@ impl BreakerState {
         };
         let mut breaker = lock(&self.breaker);
         let Some(ticket) = ticket.or_else(|| breaker.late_ticket()) else { return };
+        let mut scope = lock(&self.scope);
+        let outcome = match target.map(|target| clock::hash(target.as_bytes())) {
+            Some(target) => scoped(&mut scope, target, outcome, now),
+            None => outcome,
+        };
         let change = breaker.record(ticket, outcome, params, &self.window, now, clock::unit());
-        self.calm.store(breaker.is_calm(), Ordering::Release);
+        drop(scope);
+        self.settle_down(&breaker, now);
         drop(breaker);
         self.tell(change, label, journal);
+    }
+
+    /// Notes whether requests need to lock: while a target fails, whoever does well is to be seen too.
+    fn settle_down(&self, breaker: &Breaker, now: Instant) {
+        self.calm.store(breaker.is_calm() && lock(&self.scope).is_empty(now), Ordering::Release);
     }
 
     /// The state as a request at `now` would find it.
@@ -90,7 +106,7 @@ impl BreakerState {
     pub fn force(&self, forced: Option<Forced>, until: Option<Instant>, journal: &Journal) {
         let mut breaker = lock(&self.breaker);
         let change = breaker.force(forced, until);
-        self.calm.store(breaker.is_calm(), Ordering::Release);
+        self.settle_down(&breaker, clock::now());
         drop(breaker);
         self.tell(change, "", journal);
     }
@@ -102,7 +118,7 @@ impl BreakerState {
         }
         let mut breaker = lock(&self.breaker);
         let change = breaker.healthy();
-        self.calm.store(breaker.is_calm(), Ordering::Release);
+        self.settle_down(&breaker, clock::now());
         drop(breaker);
         self.tell(change, "", journal);
     }
@@ -112,7 +128,7 @@ impl BreakerState {
         let mut breaker = lock(&self.breaker);
         let change = breaker.came_back();
         self.window.clear(clock::now());
-        self.calm.store(breaker.is_calm(), Ordering::Release);
+        self.settle_down(&breaker, clock::now());
         drop(breaker);
         self.tell(change, "", journal);
     }
@@ -137,6 +153,18 @@ impl BreakerState {
     }
 }
 
+/// A failure of a target that fails by itself says nothing of the route.
+fn scoped(scope: &mut Scope, target: u64, outcome: Outcome, now: Instant) -> Outcome {
+    match outcome {
+        Outcome::Failure if scope.failed(target, now) => Outcome::Ignored,
+        Outcome::Success | Outcome::Slow => {
+            scope.did_well(target, now);
+            outcome
+        }
+        Outcome::Failure | Outcome::Ignored => outcome,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,7 +184,7 @@ mod tests {
 
     fn one(state: &BreakerState, journal: &Journal, outcome: Outcome, now: Instant) {
         let admission = state.admit(&PARAMS, journal, now).unwrap_or_else(|_| panic!("refused"));
-        state.record(admission, outcome, "reset", &PARAMS, journal, now);
+        state.record(admission, outcome, ("reset", None), &PARAMS, journal, now);
     }
 
     #[test]
@@ -183,7 +211,7 @@ mod tests {
         let (state, journal, now) = (BreakerState::new("app".to_owned()), Journal::default(), clock::now());
         let all: Vec<_> = (0..4).filter_map(|_| state.admit(&PARAMS, &journal, now).ok()).collect();
         for admission in all {
-            state.record(admission, Outcome::Failure, "reset", &PARAMS, &journal, now);
+            state.record(admission, Outcome::Failure, ("reset", None), &PARAMS, &journal, now);
         }
         assert_eq!(state.state(now).label(), "open");
         assert_eq!(journal.recent(9).len(), 1);

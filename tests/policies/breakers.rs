@@ -165,3 +165,22 @@ fn a_client_that_never_ends_its_test_request_keeps_nobody_out() {
         (wire::get(outrigger.web(), "/bad").status == 200).then_some(())
     });
 }
+
+#[test]
+fn one_address_that_fails_by_itself_closes_nothing_for_others() {
+    // Goal: one client with one failing address cannot take the route from everybody. Method: in each round the bad
+    // address is asked for more often than the good one, and more often in all than any rule of the breaker allows.
+    let app = app(&ill());
+    let extra = "retry: { attempts: 1 }\nupstreams: { app: { endpoints: [\"http://ADDRESS\"] } }\n";
+    let text = extra.replace("ADDRESS", &app.address().to_string());
+    let outrigger = Outrigger::run(config("", &text));
+    for round in 0..60 {
+        assert_eq!(wire::get(outrigger.web(), "/good").status, 200, "round {round}");
+        let bad = if round < 5 { 2 } else { 9 };
+        for _ in 0..bad {
+            let answer = wire::get(outrigger.web(), "/bad");
+            assert_eq!((answer.status, answer.get("content-type")), (503, None), "round {round}: it is the app's own");
+        }
+    }
+    assert_eq!(outrigger.metric("outrigger_breaker_opened_total", "route=\"everything\""), 0.0);
+}
