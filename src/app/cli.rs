@@ -124,6 +124,7 @@ pub struct DemoArgs {
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
+    /// The configuration file
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     #[command(flatten)]
@@ -161,6 +162,7 @@ pub struct ExplainArgs {
 
 #[derive(Debug, Args)]
 pub struct DiffArgs {
+    /// The configuration file to compare with what runs
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     #[command(flatten)]
@@ -201,6 +203,7 @@ pub struct DrainArgs {
 pub struct BreakerArgs {
     #[arg(value_name = "STATE")]
     pub state: BreakerState,
+    /// The upstream's name in the configuration
     #[arg(value_name = "UPSTREAM")]
     pub upstream: String,
     #[command(flatten)]
