@@ -20,6 +20,8 @@ use tokio_rustls::client::TlsStream;
 pub struct Socket {
     stream: Stream,
     peer_closed: bool,
+    /// Bytes that the system has taken.
+    accepted: u64,
 }
 
 #[derive(Debug)]
@@ -36,6 +38,10 @@ impl Socket {
                 self.peer_closed = true;
                 Poll::Ready(Ok(offered))
             }
+            Poll::Ready(Ok(written)) => {
+                self.accepted += written as u64;
+                Poll::Ready(Ok(written))
+            }
             outcome => outcome,
         }
     }
@@ -47,13 +53,13 @@ fn is_peer_gone(error: &io::Error) -> bool {
 
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
-        Self { stream: Stream::Tcp(stream), peer_closed: false }
+        Self { stream: Stream::Tcp(stream), peer_closed: false, accepted: 0 }
     }
 }
 
 impl From<UnixStream> for Socket {
     fn from(stream: UnixStream) -> Self {
-        Self { stream: Stream::Unix(stream), peer_closed: false }
+        Self { stream: Stream::Unix(stream), peer_closed: false, accepted: 0 }
     }
 }
 
@@ -108,12 +114,22 @@ pub enum Io {
 }
 
 impl Io {
-    /// A write has shown that the peer had closed.
-    pub(super) fn is_closed_by_peer(&self) -> bool {
+    fn socket(&self) -> &Socket {
         match self {
-            Io::Plain(socket) => socket.peer_closed,
-            Io::Tls(tls) => tls.get_ref().0.peer_closed,
+            Io::Plain(socket) => socket,
+            Io::Tls(tls) => tls.get_ref().0,
         }
+    }
+
+    /// Bytes that the system has taken so far; over TLS, encrypted.
+    pub(super) fn accepted(&self) -> u64 {
+        self.socket().accepted
+    }
+
+    /// A write has shown that the peer had closed before it took anything after its first `accepted` bytes.
+    pub(super) fn closed_at(&self, accepted: u64) -> bool {
+        let socket = self.socket();
+        socket.peer_closed && socket.accepted == accepted
     }
 }
 
@@ -199,5 +215,23 @@ impl AsyncWrite for Upgraded {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_taken_before_the_end_is_not_forgotten() {
+        // Goal: a request of which the first bytes have left is not called unwritten when the next write fails.
+        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+        let mut io = Io::Plain(Socket::from(ours));
+        assert_eq!(io.write(b"0123456789").await.expect("taken"), 10);
+        drop(theirs);
+        assert_eq!(io.write(b"rest").await.expect("pretended"), 4);
+        assert_eq!((io.closed_at(0), io.closed_at(10), io.accepted()), (false, true, 10));
     }
 }

@@ -85,6 +85,7 @@ where
     /// Writes the head, and with it what the body has ready.
     pub(super) fn begin(&mut self, req: &mut Request<B>, cx: &mut Context<'_>) -> Result<(), Failed> {
         let writing = writing(req);
+        let before = self.io.as_ref().map_or(0, Io::accepted);
         let target = req.uri().path_and_query().map_or("/", |target| target.as_str());
         encode::request_head(self.out.gather(), req.method(), target, req.headers(), writing);
         self.upload_failed = false;
@@ -93,7 +94,7 @@ where
             // Nothing more is needed of it, unless it has to be given back.
             let written = self.write(cx);
             return match written {
-                _ if self.is_lost() => Err(Failed::NeverWritten),
+                _ if self.is_lost(before) => Err(Failed::NeverWritten),
                 Poll::Ready(Err(cause)) => Err(Failed::Sent(SendError::reset(true, cause))),
                 Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
             };
@@ -102,7 +103,7 @@ where
         self.upload = Some(Sending::new(std::mem::take(req.body_mut()), writing, trailers));
         match self.upload(cx) {
             Err(error) => Err(Failed::Sent(error)),
-            Ok(_) if self.is_lost() => Err(Failed::Sent(SendError::NeverWritten)),
+            Ok(_) if self.is_lost(before) => Err(Failed::Sent(SendError::NeverWritten)),
             Ok(_) => Ok(()),
         }
     }
@@ -112,9 +113,9 @@ where
         self.upload.is_none() && self.out.is_empty() && !self.unflushed
     }
 
-    /// The app had closed before the first byte.
-    fn is_lost(&self) -> bool {
-        self.io.as_ref().is_some_and(Io::is_closed_by_peer)
+    /// The app had closed before it could have been sent the first byte; `before`: what had been sent until then.
+    fn is_lost(&self, before: u64) -> bool {
+        self.io.as_ref().is_some_and(|io| io.closed_at(before))
     }
 
     fn write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
