@@ -183,6 +183,13 @@ impl<T> Admission<T> {
         self.open() < params.cap && self.working() < self.max(params)
     }
 
+    /// Takes a place if there is one and nobody waits.
+    pub fn enter_at_once(&mut self, priority: Priority, params: &Params) -> bool {
+        let free = self.waiting() == 0 && self.room(params);
+        self.working[priority as usize] += usize::from(free);
+        free
+    }
+
     /// Asks for a place. Waiters whose turn or end comes with it are appended to `told`.
     pub fn enter(
         &mut self,
@@ -194,8 +201,7 @@ impl<T> Admission<T> {
         told: &mut Vec<Told<T>>,
     ) -> Entered<T> {
         let place = priority as usize;
-        if self.waiting() == 0 && self.room(params) {
-            self.working[place] += 1;
+        if self.enter_at_once(priority, params) {
             return Entered::Now(who);
         }
         let Params { queue_max, wait_max, .. } = self.patience(params, now);

@@ -74,20 +74,35 @@ impl Places {
             true => Some(Upload::take(self, lock(&self.admission).max(params)).ok_or(Refused::Uploads)?),
             false => None,
         };
+        let at_once = lock(&self.admission).enter_at_once(priority, params);
+        let mut place = match at_once {
+            true => self.place(priority, params),
+            // Boxed: waiting is rare, and would otherwise be part of every request's future.
+            false => Box::pin(self.enter_later(priority, deadline, params, now)).await?,
+        };
+        place.upload = upload.is_some_and(Upload::keep);
+        Ok(place)
+    }
+
+    async fn enter_later(
+        self: &Arc<Self>,
+        priority: Priority,
+        deadline: Instant,
+        params: &Params,
+        now: Instant,
+    ) -> Result<Place, Refused> {
         let (turn, told_later) = oneshot::channel();
         let mut told = Vec::new();
         let entered = lock(&self.admission).enter(turn, priority, deadline, params, now, &mut told);
         self.tell(told, params);
-        let mut place = match entered {
-            Entered::Now(_) => self.place(priority, params),
-            Entered::Refused(_, why) => return Err(self.count(priority, why)),
+        match entered {
+            Entered::Now(_) => Ok(self.place(priority, params)),
+            Entered::Refused(_, why) => Err(self.count(priority, why)),
             Entered::Waits { ticket, until } => {
                 let wait = Wait { places: self, ticket, priority };
-                wait.turn(told_later, until, now).await?
+                wait.turn(told_later, until, now).await
             }
-        };
-        place.upload = upload.is_some_and(Upload::keep);
-        Ok(place)
+        }
     }
 
     /// The app is back: those that waited for it (at most `queue_max`) may wait for a place too, for up to `wait_max`.
