@@ -51,11 +51,6 @@ impl Budget {
         granted
     }
 
-    /// Gives back an attempt that was decided and then not made.
-    pub fn give_back(&mut self) {
-        self.debt = (self.debt - 1.0).max(0.0);
-    }
-
     /// Whole attempts left.
     pub fn left(&mut self, params: &Params, real: u64, now: Instant) -> u64 {
         self.turn(params, real, now);
@@ -156,17 +151,6 @@ mod tests {
         assert!(!budget.spend(&PARAMS, 0, start + third - nano));
         assert!(budget.spend(&PARAMS, 0, start + third + nano));
         assert!(!budget.spend(&PARAMS, 0, start + third + nano));
-    }
-
-    #[test]
-    fn a_retry_that_is_not_made_is_given_back() {
-        let now = origin();
-        let mut budget = Budget::new(now);
-        let all = spent(&mut budget, 0, now);
-        budget.give_back();
-        assert_eq!((spent(&mut budget, 0, now), budget.left(&PARAMS, 0, now)), (1, 0));
-        (0..2 * all).for_each(|_| budget.give_back());
-        assert_eq!(budget.left(&PARAMS, 0, now), u64::from(all));
     }
 
     #[test]

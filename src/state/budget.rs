@@ -51,11 +51,6 @@ impl BudgetState {
         granted
     }
 
-    /// An attempt that was counted is not made after all.
-    pub fn give_back(&self) {
-        lock(&self.budget).give_back();
-    }
-
     /// Whole attempts left now.
     pub fn left(&self, params: &Params, now: Instant) -> u64 {
         lock(&self.budget).left(params, self.real.load(Ordering::Relaxed), now)
