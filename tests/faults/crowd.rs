@@ -32,8 +32,9 @@ impl Asked {
         self.status == 200
     }
 
-    pub fn under_way(&self, at: Instant) -> bool {
-        self.began <= at && at <= self.began + self.took
+    /// At some moment between the two.
+    pub fn under_way(&self, from: Instant, to: Instant) -> bool {
+        self.began <= to && from <= self.began + self.took
     }
 }
 

@@ -170,7 +170,7 @@ fn a_restart_of_two_seconds_costs_latency_and_no_errors() {
     let asked = crowd.stop();
     figures("restart", &asked, &told);
     // A POST that the killed process had may have been acted on: to say so is all that can be done.
-    let lost = |one: &&&Asked| one.post && (one.under_way(killed) || one.under_way(gone));
+    let lost = |one: &&&Asked| one.post && one.under_way(killed, gone);
     let (lost, failed): (Vec<_>, Vec<_>) = failed(&asked).into_iter().partition(|one| lost(&one));
     assert!(failed.is_empty(), "{failed:?}\n{}", outrigger.stderr());
     assert!(lost.len() <= 5, "{lost:?}");
