@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use serde_json::json;
 
 use super::cli::{ExplainArgs, Output};
@@ -19,6 +19,7 @@ use crate::config::settings::{
     HealthCheckKind, Listener, Mode, RateLimit, Route, RouteAction, RouteMatch, Settings, Upstream,
 };
 use crate::config::{self, Loaded};
+use crate::core::fields::Fields;
 use crate::core::path::normalise;
 use crate::core::retry::may_replay;
 use crate::core::route::{Found, Router, Rule};
@@ -116,8 +117,8 @@ fn host_hint(args: &ExplainArgs, settings: &Settings) -> String {
     }
 }
 
-fn headers(given: &[String]) -> Result<HeaderMap, String> {
-    let mut headers = HeaderMap::new();
+fn headers(given: &[String]) -> Result<Fields, String> {
+    let mut headers = Fields::default();
     for header in given {
         let wrong = || format!("\"{header}\" is not a header; write name: value");
         let (name, value) = header.split_once(':').ok_or_else(wrong)?;
@@ -155,7 +156,7 @@ fn build<'a>(
     route: Option<(usize, &'a Route)>,
     upstream: Option<&'a Upstream>,
     method: &Method,
-    headers: &HeaderMap,
+    headers: &Fields,
 ) -> Explanation<'a> {
     let (timeouts, retry) = match route {
         Some((_, route)) => (&route.timeouts, &route.retry),

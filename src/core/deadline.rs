@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use http::header::HeaderMap;
+use super::fields::Fields;
 
 /// The moment a request has to be answered by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,12 +28,11 @@ impl Deadline {
 
 /// The shortest of the times the headers ask for, over every line of them. One pass over the names costs a fifth of
 /// looking three of them up.
-pub fn requested(headers: &HeaderMap) -> Option<Duration> {
-    let times = headers.iter().filter_map(|(name, value)| match name.as_str() {
-        "grpc-timeout" => parse_grpc_timeout(value.as_bytes()),
-        "x-request-timeout-ms" | "x-envoy-expected-rq-timeout-ms" => {
-            digits(value.as_bytes()).map(Duration::from_millis)
-        }
+pub fn requested(headers: &Fields) -> Option<Duration> {
+    let times = headers.iter().filter_map(|(name, value)| match name.as_bytes().len() {
+        12 if name.is("grpc-timeout") => parse_grpc_timeout(value.as_bytes()),
+        20 if name.is("x-request-timeout-ms") => digits(value.as_bytes()).map(Duration::from_millis),
+        30 if name.is("x-envoy-expected-rq-timeout-ms") => digits(value.as_bytes()).map(Duration::from_millis),
         _ => None,
     });
     times.min()

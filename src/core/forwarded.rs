@@ -11,6 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use super::fields::{Fields, Name};
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -23,7 +25,7 @@ const HOPS_MAX: usize = 32;
 
 /// The client's address: from the right of the chain the first that is not a trusted hop. A value that is not an
 /// address ends the search at the last one that was.
-pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &dyn Fn(IpAddr) -> bool) -> IpAddr {
+pub fn client_address(peer: IpAddr, headers: &Fields, trusted: &dyn Fn(IpAddr) -> bool) -> IpAddr {
     let mut client = peer.to_canonical();
     if !trusted(client) {
         return client;
@@ -34,8 +36,8 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &dyn Fn(IpAddr
         client = hop;
         trusted(hop)
     };
-    if headers.contains_key(&X_FORWARDED_FOR) {
-        let lines = headers.get_all(&X_FORWARDED_FOR).iter().rev();
+    if headers.contains("x-forwarded-for") {
+        let lines = headers.get_all("x-forwarded-for").rev();
         let hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
         hops.take(HOPS_MAX).filter(|hop| !hop.is_empty()).map(address).all(&mut follow);
     } else {
@@ -45,8 +47,8 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &dyn Fn(IpAddr
 }
 
 /// The elements of Forwarded from the right; `None` for a line that cannot be taken apart.
-fn forwarded_elements(headers: &HeaderMap) -> impl Iterator<Item = Option<&[u8]>> {
-    let lines = headers.get_all(header::FORWARDED).iter().rev();
+fn forwarded_elements(headers: &Fields) -> impl Iterator<Item = Option<&[u8]>> {
+    let lines = headers.get_all("forwarded").rev();
     let elements = lines.flat_map(|line| match split(line.as_bytes(), b',') {
         Some(elements) => elements.into_iter().map(Some).rev().collect(),
         None => vec![None],
@@ -102,11 +104,11 @@ fn address(text: &[u8]) -> Option<IpAddr> {
 }
 
 /// The scheme a trusted hop says the client used: the last word of `X-Forwarded-Proto`, else of Forwarded.
-pub fn trusted_proto(peer_trusted: bool, headers: &HeaderMap) -> Option<&'static str> {
+pub fn trusted_proto(peer_trusted: bool, headers: &Fields) -> Option<&'static str> {
     if !peer_trusted {
         return None;
     }
-    match headers.get_all(&X_FORWARDED_PROTO).iter().next_back() {
+    match headers.get_all("x-forwarded-proto").next_back() {
         Some(line) => known_scheme(line.as_bytes().rsplit(|byte| *byte == b',').next()?.trim_ascii()),
         None => known_scheme(&parameter(forwarded_elements(headers).next()??, b"proto")?),
     }
@@ -126,38 +128,31 @@ pub struct Hop<'a> {
 
 /// Writes this hop into the chain. A trusted peer's chain grows by it; an untrusted peer's is replaced, and whatever
 /// else it says of the client is dropped.
-pub fn write(headers: &mut HeaderMap, hop: &Hop<'_>) {
+pub fn write(headers: &mut Fields, hop: &Hop<'_>) {
     drop_claims(headers, hop.peer_trusted);
     let peer = Node::of(hop.peer);
-    let before = chain(headers, &X_FORWARDED_FOR, hop.peer_trusted);
-    set(headers, X_FORWARDED_FOR, [&before, peer.as_bytes()].concat());
-    let before = chain(headers, &header::FORWARDED, hop.peer_trusted);
-    set(headers, header::FORWARDED, element(&before, hop, &peer));
-    if !(hop.peer_trusted && headers.contains_key(&X_FORWARDED_PROTO)) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(hop.scheme));
+    let before = chain(headers, "x-forwarded-for", hop.peer_trusted);
+    headers.make(X_FORWARDED_FOR, &[&before, peer.as_bytes()]);
+    let before = chain(headers, "forwarded", hop.peer_trusted);
+    write_element(headers, &before, hop, &peer);
+    if !(hop.peer_trusted && headers.contains(X_FORWARDED_PROTO)) {
+        headers.make(X_FORWARDED_PROTO, &[hop.scheme.as_bytes()]);
     }
-    let told = hop.peer_trusted && headers.contains_key(&X_FORWARDED_HOST);
+    let told = hop.peer_trusted && headers.contains(X_FORWARDED_HOST);
     if !told && !hop.host.is_empty() {
-        // Host usually says the same and can be shared instead of copied.
-        match headers.get(header::HOST).filter(|host| host.as_bytes() == hop.host.as_bytes()).cloned() {
-            Some(host) => _ = headers.insert(X_FORWARDED_HOST, host),
-            None => set(headers, X_FORWARDED_HOST, hop.host.as_bytes().to_vec()),
-        }
+        headers.make(X_FORWARDED_HOST, &[hop.host.as_bytes()]);
     }
 }
 
 /// Drops what an untrusted peer says of itself; and from any peer the spellings with underscores, which no proxy
 /// writes and CGI, WSGI and the like read as the real ones.
-fn drop_claims(headers: &mut HeaderMap, peer_trusted: bool) {
-    let goes = |name: &&HeaderName| {
-        let name = name.as_str();
-        matches!(name.as_bytes(), [b'x' | b't', ..]) && (!peer_trusted || name.contains('_')) && is_claim(name)
+fn drop_claims(headers: &mut Fields, peer_trusted: bool) {
+    let goes = |name: Name<'_>| {
+        let name = name.as_bytes();
+        matches!(name, [b'x' | b't' | b'X' | b'T', ..]) && (!peer_trusted || name.contains(&b'_')) && is_claim(name)
     };
-    if headers.keys().any(|name| goes(&name)) {
-        let dropped: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
-        for name in dropped {
-            headers.remove(name);
-        }
+    if headers.names().any(goes) {
+        headers.retain(|name| !goes(name));
     }
 }
 
@@ -165,7 +160,7 @@ fn drop_claims(headers: &mut HeaderMap, peer_trusted: bool) {
 /// trailers into the head would believe it.
 pub fn clean_trailers(mut trailers: HeaderMap) -> HeaderMap {
     const NEVER: [&str; 6] = ["forwarded", "via", "x-request-id", "traceparent", "tracestate", "b3"];
-    let goes = |name: &&HeaderName| is_claim(name.as_str()) || NEVER.contains(&name.as_str());
+    let goes = |name: &&HeaderName| is_claim(name.as_str().as_bytes()) || NEVER.contains(&name.as_str());
     let dropped: Vec<HeaderName> = trailers.keys().filter(goes).cloned().collect();
     for name in dropped {
         trailers.remove(name);
@@ -174,9 +169,9 @@ pub fn clean_trailers(mut trailers: HeaderMap) -> HeaderMap {
 }
 
 /// Whether a name, underscores read as hyphens, speaks of the client or of how it reached a proxy.
-fn is_claim(name: &str) -> bool {
-    let same = |wanted: &str, name: &str| {
-        let plain = name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte });
+fn is_claim(name: &[u8]) -> bool {
+    let same = |wanted: &str, name: &[u8]| {
+        let plain = name.iter().map(|byte| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() });
         plain.eq(wanted.bytes())
     };
     let prefix = name.get(.."x-forwarded-".len()).is_some_and(|start| same("x-forwarded-", start));
@@ -184,9 +179,12 @@ fn is_claim(name: &str) -> bool {
 }
 
 /// What a believed chain says so far, with its comma.
-fn chain(headers: &HeaderMap, name: &HeaderName, believed: bool) -> Vec<u8> {
+fn chain(headers: &Fields, name: &str, believed: bool) -> Vec<u8> {
     let mut chain = Vec::new();
-    for line in headers.get_all(name).iter().filter(|line| believed && !line.is_empty()) {
+    if !believed {
+        return chain;
+    }
+    for line in headers.get_all(name).filter(|line| !line.is_empty()) {
         chain.extend_from_slice(line.as_bytes());
         chain.extend_from_slice(b", ");
     }
@@ -194,7 +192,7 @@ fn chain(headers: &HeaderMap, name: &HeaderName, believed: bool) -> Vec<u8> {
 }
 
 /// `for=…;proto=…;host=…`, after what was said before; quoted where RFC 7239 §4 asks for it.
-fn element(before: &[u8], hop: &Hop<'_>, peer: &Node) -> Vec<u8> {
+fn write_element(headers: &mut Fields, before: &[u8], hop: &Hop<'_>, peer: &Node) {
     let (open, close): (&[u8], &[u8]) = if hop.peer.to_canonical().is_ipv6() { (b"\"[", b"]\"") } else { (b"", b"") };
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     // A quote or a backslash would need an escape, and no host has one.
@@ -205,7 +203,8 @@ fn element(before: &[u8], hop: &Hop<'_>, peer: &Node) -> Vec<u8> {
     };
     let host = if label.is_empty() { "" } else { hop.host };
     let (node, proto) = (peer.as_bytes(), hop.scheme.as_bytes());
-    [before, b"for=", open, node, close, b";proto=", proto, label, quote, host.as_bytes(), quote].concat()
+    let pieces = [before, b"for=", open, node, close, b";proto=", proto, label, quote, host.as_bytes(), quote];
+    headers.make(header::FORWARDED, &pieces);
 }
 
 /// An address as text, on the stack.
@@ -260,29 +259,21 @@ impl std::fmt::Write for Node {
     }
 }
 
-/// Sets a field, or removes it: what somebody else wrote must not stay in its place.
-fn set(headers: &mut HeaderMap, name: HeaderName, value: Vec<u8>) {
-    match HeaderValue::try_from(value) {
-        Ok(value) => _ = headers.insert(name, value),
-        Err(_) => _ = headers.remove(name),
+/// Adds us to Via, with the version the message came in.
+pub fn write_via(headers: &mut Fields, version: Version) {
+    const HTTP_2: HeaderValue = HeaderValue::from_static("2 outrigger");
+    const HTTP_11: HeaderValue = HeaderValue::from_static("1.1 outrigger");
+    const HTTP_10: HeaderValue = HeaderValue::from_static("1.0 outrigger");
+    match version {
+        Version::HTTP_2 => headers.append("via", HTTP_2),
+        Version::HTTP_10 => headers.append("via", HTTP_10),
+        _ => headers.append("via", HTTP_11),
     }
 }
 
-/// Adds us to Via, with the version the message came in.
-pub fn write_via(headers: &mut HeaderMap, version: Version) {
-    let ours = if version == Version::HTTP_2 {
-        "2 outrigger"
-    } else if version == Version::HTTP_10 {
-        "1.0 outrigger"
-    } else {
-        "1.1 outrigger"
-    };
-    headers.append(header::VIA, HeaderValue::from_static(ours));
-}
-
 /// Whether the message has passed a proxy of our name more than `limit` times.
-pub fn has_via_loop(headers: &HeaderMap, limit: usize) -> bool {
-    let lines = headers.get_all(header::VIA).iter();
+pub fn has_via_loop(headers: &Fields, limit: usize) -> bool {
+    let lines = headers.get_all("via");
     let hops = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     hops.filter(|hop| hop.trim_ascii().ends_with(b" outrigger")).count() > limit
 }
@@ -386,7 +377,7 @@ mod tests {
         assert_eq!(trusted_proto(false, &map(&[("x-forwarded-proto", "https")])), None);
     }
 
-    fn told(given: &[(&'static str, &str)], peer_trusted: bool) -> HeaderMap {
+    fn told(given: &[(&'static str, &str)], peer_trusted: bool) -> Fields {
         let mut headers = map(given);
         write(&mut headers, &Hop { peer: ip("192.0.2.1"), peer_trusted, scheme: "http", host: "a.example" });
         headers
@@ -403,24 +394,22 @@ mod tests {
             ("x-forwarded-host", "evil.example"),
         ];
         let spoofed = told(&given, false);
-        assert_eq!(spoofed["x-forwarded-for"], "192.0.2.1");
-        assert_eq!(spoofed["x-forwarded-proto"], "http");
-        assert_eq!(spoofed["x-forwarded-host"], "a.example");
-        assert_eq!(spoofed["forwarded"], "for=192.0.2.1;proto=http;host=a.example");
+        assert_eq!(spoofed.get("x-forwarded-for").unwrap(), "192.0.2.1");
+        assert_eq!(spoofed.get("x-forwarded-proto").unwrap(), "http");
+        assert_eq!(spoofed.get("x-forwarded-host").unwrap(), "a.example");
+        assert_eq!(spoofed.get("forwarded").unwrap(), "for=192.0.2.1;proto=http;host=a.example");
         let grown = told(&given, true);
-        assert_eq!(grown["x-forwarded-for"], "1.1.1.1, 2.2.2.2, 3.3.3.3, 192.0.2.1");
-        assert_eq!(grown["x-forwarded-proto"], "https");
-        assert_eq!(grown["x-forwarded-host"], "evil.example");
-        assert_eq!(grown["forwarded"], "for=1.1.1.1, for=192.0.2.1;proto=http;host=a.example");
+        assert_eq!(grown.get("x-forwarded-for").unwrap(), "1.1.1.1, 2.2.2.2, 3.3.3.3, 192.0.2.1");
+        assert_eq!(grown.get("x-forwarded-proto").unwrap(), "https");
+        assert_eq!(grown.get("x-forwarded-host").unwrap(), "evil.example");
+        assert_eq!(grown.get("forwarded").unwrap(), "for=1.1.1.1, for=192.0.2.1;proto=http;host=a.example");
         for headers in [&spoofed, &grown] {
-            let lines = |name| headers.get_all(name).iter().count();
+            let lines = |name| headers.get_all(name).count();
             assert_eq!((lines("x-forwarded-for"), lines("forwarded"), lines("x-forwarded-host")), (1, 1, 1));
         }
         let fresh = told(&[], true);
-        assert_eq!(
-            (&fresh["x-forwarded-proto"], &fresh["x-forwarded-host"]),
-            (&"http".parse().unwrap(), &"a.example".parse().unwrap())
-        );
+        assert_eq!(fresh.get("x-forwarded-proto").unwrap(), "http");
+        assert_eq!(fresh.get("x-forwarded-host").unwrap(), "a.example");
     }
 
     #[test]
@@ -440,7 +429,8 @@ mod tests {
         let ours = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
         let left = |peer_trusted| {
             let headers = told(&given, peer_trusted);
-            let mut names: Vec<String> = headers.keys().map(ToString::to_string).collect();
+            let mut names: Vec<String> =
+                headers.names().map(|name| String::from_utf8(name.as_bytes().to_vec()).unwrap()).collect();
             names.retain(|name| !ours.contains(&name.as_str()));
             names.sort();
             names
@@ -459,9 +449,9 @@ mod tests {
             ("0.0.0.0", "", "for=0.0.0.0;proto=https"),
             ("192.0.2.1", "a\"b", "for=192.0.2.1;proto=https"),
         ] {
-            let mut headers = HeaderMap::new();
+            let mut headers = Fields::default();
             write(&mut headers, &Hop { peer: ip(peer), peer_trusted: false, scheme: "https", host });
-            assert_eq!(headers["forwarded"], expected);
+            assert_eq!(headers.get("forwarded").unwrap(), expected);
         }
     }
 
@@ -469,8 +459,8 @@ mod tests {
     fn what_cannot_be_written_leaves_nothing_of_others() {
         let mut headers = map(&[("x-forwarded-host", "evil.example"), ("forwarded", "for=1.1.1.1")]);
         write(&mut headers, &Hop { peer: ip("192.0.2.1"), peer_trusted: false, scheme: "http", host: "a\nb" });
-        assert!(!headers.contains_key("x-forwarded-host") && !headers.contains_key("forwarded"));
-        assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
+        assert!(!headers.contains("x-forwarded-host") && !headers.contains("forwarded"));
+        assert_eq!(headers.get("x-forwarded-for").unwrap(), "192.0.2.1");
     }
 
     #[test]
@@ -495,7 +485,7 @@ mod tests {
     fn our_own_chain_is_read_back() {
         for peer in ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.9"] {
             for name in [X_FORWARDED_FOR, header::FORWARDED] {
-                let mut headers = HeaderMap::new();
+                let mut headers = Fields::default();
                 write(&mut headers, &Hop { peer: ip(peer), peer_trusted: false, scheme: "https", host: "a:1" });
                 headers.remove(if name == X_FORWARDED_FOR { header::FORWARDED } else { X_FORWARDED_FOR });
                 let trusted = |address: IpAddr| address == ip("10.0.0.1");
@@ -514,7 +504,7 @@ mod tests {
         write_via(&mut headers, Version::HTTP_2);
         assert!(has_via_loop(&headers, 1) && !has_via_loop(&headers, 2));
         let others = map(&[("via", "1.1 not-outrigger, 1.1 outrigger2, outrigger")]);
-        assert!(!has_via_loop(&others, 0) && !has_via_loop(&HeaderMap::new(), 0));
+        assert!(!has_via_loop(&others, 0) && !has_via_loop(&Fields::default(), 0));
     }
 
     #[test]
@@ -522,9 +512,9 @@ mod tests {
         for (version, expected) in
             [(Version::HTTP_10, "1.0 outrigger"), (Version::HTTP_11, "1.1 outrigger"), (Version::HTTP_2, "2 outrigger")]
         {
-            let mut headers = HeaderMap::new();
+            let mut headers = Fields::default();
             write_via(&mut headers, version);
-            assert_eq!(headers["via"], expected);
+            assert_eq!(headers.get("via").unwrap(), expected);
         }
     }
 }

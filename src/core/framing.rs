@@ -6,9 +6,9 @@
 //! `Uri` has none at all. What the HTTP engine takes out of a head before it is seen here cannot be judged here:
 //! hyper's server drops Content-Length when Transfer-Encoding stands beside it, so that pair must be looked for earlier.
 
-use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Uri, Version};
 
+use super::fields::{self, Value};
 use super::headers::{announces_body, names_upgrade};
 
 /// Why a request is refused before anything else looks at it.
@@ -109,7 +109,7 @@ pub fn check_request<'a>(
     method: &Method,
     uri: &'a Uri,
     version: Version,
-    headers: &'a HeaderMap,
+    headers: &'a fields::Fields,
 ) -> Result<Authority<'a>, Ambiguity> {
     if *method == Method::CONNECT {
         return Err(Ambiguity::Connect);
@@ -132,12 +132,12 @@ pub fn check_request<'a>(
 /// The lines of one field: what is in the first, and whether there are more.
 #[derive(Default)]
 struct Lines<'a> {
-    first: Option<&'a HeaderValue>,
+    first: Option<Value<'a>>,
     more: bool,
 }
 
 impl<'a> Lines<'a> {
-    fn add(&mut self, value: &'a HeaderValue) {
+    fn add(&mut self, value: Value<'a>) {
         self.more = self.first.is_some();
         self.first = self.first.or(Some(value));
     }
@@ -159,20 +159,24 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn gather(headers: &'a HeaderMap) -> Self {
+    fn gather(headers: &'a fields::Fields) -> Self {
         let mut fields = Fields::default();
-        for (name, value) in headers {
-            match name.as_str() {
-                "host" => fields.hosts.add(value),
-                "content-length" => fields.lengths.add(value),
-                "transfer-encoding" => fields.codings.add(value),
-                "expect" => fields.expectation |= !value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
-                "upgrade" => {
+        for (name, value) in headers.iter() {
+            // By length first: most names are none of these.
+            match name.as_bytes().len() {
+                2 if name.is("te") => fields.connection |= !value.as_bytes().eq_ignore_ascii_case(b"trailers"),
+                4 if name.is("host") => fields.hosts.add(value),
+                6 if name.is("expect") => {
+                    fields.expectation |= !value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+                }
+                7 if name.is("upgrade") => {
                     fields.connection = true;
                     fields.upgrade |= names_upgrade(value);
                 }
-                "te" => fields.connection |= !value.as_bytes().eq_ignore_ascii_case(b"trailers"),
-                "connection" | "proxy-connection" | "keep-alive" => fields.connection = true,
+                10 if name.is("connection") || name.is("keep-alive") => fields.connection = true,
+                14 if name.is("content-length") => fields.lengths.add(value),
+                16 if name.is("proxy-connection") => fields.connection = true,
+                17 if name.is("transfer-encoding") => fields.codings.add(value),
                 _ => {}
             }
         }
@@ -205,12 +209,12 @@ fn check_frame(version: Version, fields: &Fields<'_>) -> Result<(), Ambiguity> {
     Ok(())
 }
 
-fn is_chunked(coding: &HeaderValue) -> bool {
+fn is_chunked(coding: Value<'_>) -> bool {
     coding.as_bytes().eq_ignore_ascii_case(b"chunked")
 }
 
 /// Digits and nothing else, up to 64 bits.
-fn parse_length(length: &HeaderValue) -> Option<u64> {
+fn parse_length(length: Value<'_>) -> Option<u64> {
     if length.is_empty() {
         return None;
     }
@@ -244,8 +248,8 @@ fn authority<'a>(uri: &'a Uri, version: Version, hosts: &Lines<'a>) -> Result<Au
     if is_authority(target.as_str()) { Ok(Authority(target.as_str())) } else { Err(Ambiguity::HostInvalid) }
 }
 
-fn valid_host(host: &HeaderValue) -> Result<&str, Ambiguity> {
-    host.to_str().ok().filter(|host| is_authority(host)).ok_or(Ambiguity::HostInvalid)
+fn valid_host(host: Value<'_>) -> Result<&str, Ambiguity> {
+    host.to_str().filter(|host| is_authority(host)).ok_or(Ambiguity::HostInvalid)
 }
 
 /// A registered name, an IPv4 address or a bracketed IPv6 address, and a port that is a number; no user information.
@@ -282,8 +286,8 @@ fn is_name(host: &str) -> bool {
 
 /// Judges the head of the app's answer; the reason why it cannot be passed on. A Content-Length that is repeated with
 /// the same value is forgiven, because it can be read in one way only and a client would rather have its answer.
-pub fn check_response(version: Version, status: u16, headers: &HeaderMap) -> Result<(), &'static str> {
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+pub fn check_response(version: Version, status: u16, headers: &fields::Fields) -> Result<(), &'static str> {
+    let mut lengths = headers.get_all("content-length");
     let length = lengths.next();
     if lengths.any(|other| Some(other) != length) {
         return Err("two different Content-Length fields");
@@ -291,7 +295,7 @@ pub fn check_response(version: Version, status: u16, headers: &HeaderMap) -> Res
     if length.is_some_and(|length| parse_length(length).is_none()) {
         return Err("a Content-Length that is not a number");
     }
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let mut codings = headers.get_all("transfer-encoding");
     if let Some(coding) = codings.next() {
         if codings.next().is_some() || !is_chunked(coding) {
             return Err("a Transfer-Encoding that is not exactly chunked");
@@ -499,7 +503,7 @@ mod tests {
     #[test]
     fn control_characters_cannot_be_in_a_value() {
         for byte in (0..32).chain([127]) {
-            assert_eq!(HeaderValue::from_bytes(&[b'a', byte, b'a']).is_ok(), byte == b'\t', "{byte}");
+            assert_eq!(http::HeaderValue::from_bytes(&[b'a', byte, b'a']).is_ok(), byte == b'\t', "{byte}");
             assert!(Uri::try_from(&[b'/', byte][..]).is_err(), "{byte}");
         }
     }
@@ -521,7 +525,7 @@ mod tests {
 
     #[test]
     fn an_answer_has_a_final_status() {
-        let judge = |version, status| check_response(version, status, &HeaderMap::new()).is_ok();
+        let judge = |version, status| check_response(version, status, &fields::Fields::default()).is_ok();
         for status in [200, 204, 304, 599, 999] {
             assert!(judge(Version::HTTP_11, status), "{status}");
         }

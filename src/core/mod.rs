@@ -1,6 +1,7 @@
 //! Pure decisions, one small file each. Nothing here reads a clock, draws a random number, logs, locks or sleeps:
 //! time, randomness and parameters are arguments, so every decision can be simulated exactly.
 
+pub mod fields;
 pub mod units;
 
 pub mod framing;

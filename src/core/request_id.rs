@@ -2,6 +2,34 @@
 //!
 //! Who is trusted is decided by the caller; an id of a stranger is replaced however well it is formed.
 
+use http::HeaderValue;
+
+/// One request's id.
+#[derive(Clone, Debug, Default)]
+pub enum RequestId {
+    #[default]
+    None,
+    /// Ours.
+    Made([u8; 36]),
+    /// Taken over; well-formed.
+    Given(HeaderValue),
+}
+
+impl RequestId {
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            RequestId::None => b"",
+            RequestId::Made(id) => id,
+            RequestId::Given(id) => id.as_bytes(),
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        // Both kinds are ASCII.
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+}
+
 /// The longest id taken over.
 const LENGTH_MAX: usize = 128;
 

@@ -6,7 +6,9 @@
 use std::time::{Duration, SystemTime};
 
 use http::Method;
-use http::header::{HeaderMap, HeaderName};
+use http::header::HeaderName;
+
+use super::fields::{Fields, Name};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The number of an attempt, told to the app from the second on.
@@ -32,8 +34,8 @@ pub fn is_idempotent(method: &Method) -> bool {
 
 /// Whether sending it twice does no more than sending it once: idempotent methods, and POST and PATCH whose sender
 /// says so with an `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header).
-pub fn may_replay(method: &Method, headers: &HeaderMap) -> bool {
-    let keyed = || headers.get(&IDEMPOTENCY_KEY).is_some_and(|key| !key.is_empty());
+pub fn may_replay(method: &Method, headers: &Fields) -> bool {
+    let keyed = || headers.get(IDEMPOTENCY_KEY).is_some_and(|key| !key.is_empty());
     is_idempotent(method) || ((*method == Method::POST || *method == Method::PATCH) && keyed())
 }
 
@@ -52,11 +54,16 @@ pub fn parse_retry_after(value: &[u8], now: SystemTime, date: impl Fn(&str) -> O
 
 /// The attempts that somebody nearer to the client says were made before this request: the most that any of the
 /// three fields says. Whoever lies here only takes retries from their own request.
-pub fn previous_attempts(headers: &HeaderMap) -> u32 {
-    let number = |name: &HeaderName| -> Option<u32> { headers.get(name)?.to_str().ok()?.parse().ok() };
+pub fn previous_attempts(headers: &Fields) -> u32 {
+    let number = |name: &HeaderName| -> Option<u32> { headers.get(name)?.to_str()?.parse().ok() };
     // Most requests have none of them: one pass over the names costs less than looking three up.
-    let told = |name: &HeaderName| *name == X_ATTEMPT || *name == X_ENVOY_ATTEMPT || *name == GRPC_PREVIOUS_ATTEMPTS;
-    if !headers.keys().any(told) {
+    let told = |name: Name<'_>| match name.as_bytes().len() {
+        17 => name.is(X_ATTEMPT.as_str()),
+        21 => name.is(X_ENVOY_ATTEMPT.as_str()),
+        26 => name.is(GRPC_PREVIOUS_ATTEMPTS.as_str()),
+        _ => false,
+    };
+    if !headers.names().any(told) {
         return 0;
     }
     let counted = [&X_ATTEMPT, &X_ENVOY_ATTEMPT].map(|name| number(name).map_or(0, |count| count.saturating_sub(1)));
@@ -80,9 +87,9 @@ pub enum Pushback {
     After(Duration),
 }
 
-pub fn pushback(headers: &HeaderMap) -> Pushback {
-    let Some(value) = headers.get(&GRPC_PUSHBACK) else { return Pushback::Unsaid };
-    match value.to_str().ok().and_then(|text| text.parse::<u32>().ok()) {
+pub fn pushback(headers: &Fields) -> Pushback {
+    let Some(value) = headers.get(GRPC_PUSHBACK) else { return Pushback::Unsaid };
+    match value.to_str().and_then(|text| text.parse::<u32>().ok()) {
         Some(millis) => Pushback::After(Duration::from_millis(millis.into())),
         None => Pushback::Never,
     }
@@ -96,7 +103,7 @@ mod tests {
     #[test]
     fn only_what_is_idempotent_or_says_so_is_sent_twice() {
         let (plain, keyed, empty) =
-            (HeaderMap::new(), map(&[("idempotency-key", "k")]), map(&[("idempotency-key", "")]));
+            (Fields::default(), map(&[("idempotency-key", "k")]), map(&[("idempotency-key", "")]));
         for (method, safe, alone, with_key) in [
             (Method::GET, true, true, true),
             (Method::HEAD, true, true, true),
@@ -169,7 +176,7 @@ mod tests {
     #[test]
     fn a_server_may_set_the_wait_or_forbid_another_attempt() {
         let said = |value: &str| pushback(&map(&[("grpc-retry-pushback-ms", value)]));
-        assert_eq!(pushback(&HeaderMap::new()), Pushback::Unsaid);
+        assert_eq!(pushback(&Fields::default()), Pushback::Unsaid);
         assert_eq!(said("0"), Pushback::After(Duration::ZERO));
         assert_eq!(said("250"), Pushback::After(Duration::from_millis(250)));
         for never in ["-1", "", "soon", "4294967296", "1.5"] {

@@ -12,7 +12,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderName, Method};
+
+use super::fields::Fields;
 
 use super::path::{PathProblem, normalise};
 
@@ -99,7 +101,7 @@ struct Compiled {
 /// The request as the conditions see it.
 struct Asked<'a> {
     method: &'a Method,
-    headers: &'a HeaderMap,
+    headers: &'a Fields,
     query: Option<&'a str>,
 }
 
@@ -136,7 +138,7 @@ impl Router {
         host: &str,
         path: &'p str,
         method: &Method,
-        headers: &HeaderMap,
+        headers: &Fields,
         query: Option<&str>,
     ) -> Found<'p> {
         let asked = Asked { method, headers, query };
@@ -275,7 +277,7 @@ impl Asked<'_> {
     /// Every condition but the method's.
     fn fits(&self, rule: &Rule) -> bool {
         let header = |(name, value): &(HeaderName, String)| {
-            self.headers.get_all(name).iter().any(|given| given.as_bytes() == value.as_bytes())
+            self.headers.get_all(name.as_str()).any(|given| given.as_bytes() == value.as_bytes())
         };
         let parameter = |(name, value): &(String, String)| {
             let mut pairs = self.query.unwrap_or_default().split('&');
@@ -302,7 +304,7 @@ mod tests {
     }
 
     fn get<'p>(router: &Router, host: &str, path: &'p str) -> Found<'p> {
-        router.find(host, path, &Method::GET, &HeaderMap::new(), None)
+        router.find(host, path, &Method::GET, &Fields::default(), None)
     }
 
     fn find(router: &Router, host: &str, path: &str) -> Option<usize> {
@@ -396,8 +398,8 @@ mod tests {
         query.query = vec![("q".to_owned(), "1".to_owned())];
         let router = Router::build(&[post, header, query]).unwrap();
         let kind = map(&[("x-kind", "other"), ("x-kind", "k")]);
-        let none = HeaderMap::new();
-        let index = |method: Method, headers: &HeaderMap, query| match router.find("", "/a", &method, headers, query) {
+        let none = Fields::default();
+        let index = |method: Method, headers: &Fields, query| match router.find("", "/a", &method, headers, query) {
             Found::Route { index, .. } => index,
             other => panic!("{other:?}"),
         };
@@ -422,7 +424,7 @@ mod tests {
         let rules =
             [with(&[], 0), with(&[Method::GET], 0), with(&[], 1), with(&[], 2), with(&[Method::GET], 1), with(&[], 0)];
         let router = Router::build(&rules).unwrap();
-        let index = |headers: &HeaderMap, method| match router.find("", "/a", &method, headers, None) {
+        let index = |headers: &Fields, method| match router.find("", "/a", &method, headers, None) {
             Found::Route { index, .. } => index,
             other => panic!("{other:?}"),
         };
@@ -443,7 +445,7 @@ mod tests {
             with("/b", &[Method::PATCH]),
         ];
         let router = Router::build(&rules).unwrap();
-        let ask = |path, method| router.find("", path, &method, &HeaderMap::new(), None);
+        let ask = |path, method| router.find("", path, &method, &Fields::default(), None);
         let refused = |allow: &str| Found::MethodNotAllowed { allow: allow.to_owned() };
         assert_eq!(ask("/a", Method::DELETE), refused("GET, HEAD, POST, PUT"));
         assert_eq!(ask("/c/d", Method::GET), refused("PUT"));
@@ -535,9 +537,9 @@ mod tests {
     }
 
     /// Tries every rule.
-    fn naive(rules: &[Rule], host: &str, path: &str, method: &Method, headers: &HeaderMap) -> Result<usize, bool> {
+    fn naive(rules: &[Rule], host: &str, path: &str, method: &Method, headers: &Fields) -> Result<usize, bool> {
         let fits = |rule: &Rule| {
-            rule.headers.iter().all(|(name, value)| headers.get(name).is_some_and(|given| given == value))
+            rule.headers.iter().all(|(name, value)| headers.get(name).is_some_and(|given| given == value.as_str()))
         };
         let matching: Vec<_> = rules
             .iter()

@@ -3,7 +3,9 @@
 
 use std::time::Instant;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
+
+use super::fields::Fields;
 
 /// xorshift64 (Marsaglia, 2003): small, and good enough to choose test cases.
 pub struct Random(u64);
@@ -42,9 +44,9 @@ pub fn origin() -> Instant {
     Instant::now()
 }
 
-/// A header map with these lines, in this order.
-pub fn map(fields: &[(&'static str, &str)]) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+/// Fields with these lines, in this order.
+pub fn map(fields: &[(&'static str, &str)]) -> Fields {
+    let mut headers = Fields::default();
     for (name, value) in fields {
         headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }

@@ -3,13 +3,13 @@
 //! Reading is strict, because a context that two readers understand differently breaks a trace in two: what the
 //! standard forbids is no context, and the trace begins here. What a vendor keeps in `tracestate` is not looked into.
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use super::fields::{Fields, Value};
 
-const B3: HeaderName = HeaderName::from_static("b3");
-const X_B3_TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
-const X_B3_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
-const X_B3_SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
-const X_B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
+const B3: &str = "b3";
+const X_B3_TRACE_ID: &str = "x-b3-traceid";
+const X_B3_SPAN_ID: &str = "x-b3-spanid";
+const X_B3_SAMPLED: &str = "x-b3-sampled";
+const X_B3_FLAGS: &str = "x-b3-flags";
 
 /// A position in a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,12 +77,12 @@ pub fn write_traceparent(context: &Context) -> [u8; 55] {
 /// B3 in one field (`b3`) or in several (`X-B3-*`), the one field first; 64-bit trace ids are widened with zeros.
 /// A decision without ids (`b3: 0`) cannot be kept in a context and is none; a decision that is left to us (no
 /// sampling field) is not to sample.
-pub fn parse_b3(headers: &HeaderMap) -> Option<Context> {
-    let value = |name: &HeaderName| headers.get(name).map(HeaderValue::as_bytes);
-    let single = value(&B3).and_then(parse_b3_single);
+pub fn parse_b3(headers: &Fields) -> Option<Context> {
+    let value = |name: &str| headers.get(name).map(Value::as_bytes);
+    let single = value(B3).and_then(parse_b3_single);
     single.or_else(|| {
-        let debug = value(&X_B3_FLAGS).filter(|flags| *flags == b"1").map(|_| &b"d"[..]);
-        b3_context(value(&X_B3_TRACE_ID)?, value(&X_B3_SPAN_ID)?, debug.or_else(|| value(&X_B3_SAMPLED)))
+        let debug = value(X_B3_FLAGS).filter(|flags| *flags == b"1").map(|_| &b"d"[..]);
+        b3_context(value(X_B3_TRACE_ID)?, value(X_B3_SPAN_ID)?, debug.or_else(|| value(X_B3_SAMPLED)))
     })
 }
 

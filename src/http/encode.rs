@@ -4,10 +4,11 @@
 //! way to it, so that a head can never announce another body than the one that follows (RFC 9112 §6). Everything else
 //! is written as it stands in the map, in its order.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::HeaderMap;
 use http::{Method, StatusCode};
 
 use super::body::may_trail;
+use crate::core::fields::Fields;
 
 /// How a body is framed on the way out, and what of it is still owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +72,7 @@ pub fn response_head(
     out: &mut Vec<u8>,
     status: StatusCode,
     reason: Option<&[u8]>,
-    headers: &HeaderMap,
+    headers: &Fields,
     (writing, persistence): (Writing, Persistence),
 ) {
     out.reserve(INITIAL + 48 * headers.len());
@@ -87,7 +88,7 @@ pub fn response_head(
 }
 
 /// A request head with its target in the form it is to be sent.
-pub fn request_head(out: &mut Vec<u8>, method: &Method, target: &str, headers: &HeaderMap, writing: Writing) {
+pub fn request_head(out: &mut Vec<u8>, method: &Method, target: &str, headers: &Fields, writing: Writing) {
     out.reserve(INITIAL + target.len() + 48 * headers.len());
     out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
@@ -96,26 +97,15 @@ pub fn request_head(out: &mut Vec<u8>, method: &Method, target: &str, headers: &
     fields(out, headers, writing, Persistence::AsIs);
 }
 
-fn fields(out: &mut Vec<u8>, headers: &HeaderMap, writing: Writing, persistence: Persistence) {
-    let mut told = false;
-    for (name, value) in headers {
-        if *name == header::CONTENT_LENGTH {
-            match writing {
-                Writing::Length(length) if !told => {
-                    told = true;
-                    content_length(out, length);
-                }
-                Writing::Nothing => line(out, name, value),
-                Writing::Length(_) | Writing::Never | Writing::Chunked | Writing::UntilClose => {}
-            }
-        } else if *name == header::TRANSFER_ENCODING
-            || (*name == header::CONNECTION && persistence != Persistence::AsIs)
-        {
-            // Ours is written below.
-        } else {
-            line(out, name, value);
-        }
-    }
+fn fields(out: &mut Vec<u8>, headers: &Fields, writing: Writing, persistence: Persistence) {
+    let told = tells(headers, writing);
+    headers.write(out, |name| match name.as_bytes().len() {
+        // By length first: most names are none of these. What stays behind is written below, if at all.
+        10 => name.is("connection") && persistence != Persistence::AsIs,
+        14 => name.is("content-length") && !told,
+        17 => name.is("transfer-encoding"),
+        _ => false,
+    });
     match writing {
         Writing::Length(length) if !told => content_length(out, length),
         Writing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
@@ -129,11 +119,17 @@ fn fields(out: &mut Vec<u8>, headers: &HeaderMap, writing: Writing, persistence:
     out.extend_from_slice(b"\r\n");
 }
 
-fn line(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
-    out.extend_from_slice(name.as_str().as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value.as_bytes());
-    out.extend_from_slice(b"\r\n");
+/// Whether the length that stands among the fields is the one to be written.
+fn tells(headers: &Fields, writing: Writing) -> bool {
+    match writing {
+        Writing::Nothing => true,
+        Writing::Length(length) => {
+            let mut told = headers.get_all("content-length");
+            let first = told.next();
+            first.is_some_and(|first| first.as_bytes() == decimal(length, &mut [0; 20])) && told.next().is_none()
+        }
+        Writing::Never | Writing::Chunked | Writing::UntilClose => false,
+    }
 }
 
 fn content_length(out: &mut Vec<u8>, length: u64) {
@@ -142,14 +138,8 @@ fn content_length(out: &mut Vec<u8>, length: u64) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// A number as a field's value, with one allocation less than `HeaderValue::from`.
-pub fn number(value: u64) -> HeaderValue {
-    // Digits are a value.
-    HeaderValue::from_bytes(decimal(value, &mut [0; 20])).unwrap_or(HeaderValue::from_static("0"))
-}
-
-/// 20 digits hold every number.
-fn decimal(number: u64, digits: &mut [u8; 20]) -> &[u8] {
+/// A number's digits; 20 hold every number.
+pub fn decimal(number: u64, digits: &mut [u8; 20]) -> &[u8] {
     let mut at = digits.len();
     let mut left = number;
     loop {
@@ -178,7 +168,10 @@ pub fn last_chunk(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
     out.extend_from_slice(b"0\r\n");
     for (name, value) in trailers.into_iter().flatten() {
         if may_trail(name) {
-            line(out, name, value);
+            out.extend_from_slice(name.as_str().as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b"\r\n");
         }
     }
     out.extend_from_slice(b"\r\n");
@@ -194,13 +187,13 @@ mod tests {
     use super::*;
 
     fn map(fields: &[(&str, &str)]) -> HeaderMap {
-        let pair = |(name, value): &(&str, &str)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        let pair = |(name, value): &(&str, &str)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap());
         fields.iter().map(pair).collect()
     }
 
     fn response(fields: &[(&str, &str)], writing: Writing, persistence: Persistence) -> String {
         let mut out = Vec::new();
-        response_head(&mut out, StatusCode::OK, None, &map(fields), (writing, persistence));
+        response_head(&mut out, StatusCode::OK, None, &map(fields).into(), (writing, persistence));
         String::from_utf8(out).unwrap()
     }
 

@@ -1,31 +1,16 @@
-//! The fields of a head: places in the one buffer it arrived in, in the order they came, and what they say of the
-//! message's own connection.
+//! The fields of a head as they are read: places in the one buffer it arrived in, and what they say of the message's own
+//! connection.
 //!
 //! Only what decides framing and persistence is looked at here, once, while the lines are walked. Everything else is
-//! for whoever gets the map.
+//! for whoever gets the list ([`Fields`]), whose memory belongs to the worker and goes from message to message.
 
 use std::cell::RefCell;
 
-use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
-
-use super::head::{Framing, HeadProblem};
+use super::head::Framing;
+use crate::core::fields::{Fields, Span};
 
 /// Field lines of one head or of one trailer section.
 pub const FIELDS_MAX: usize = 100;
-
-/// Where one field's name and value stand in their buffer.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Line {
-    name: (u32, u32),
-    value: (u32, u32),
-}
-
-/// The fields of one head, still in the buffer they came in.
-pub struct Fields {
-    lines: [Line; FIELDS_MAX],
-    count: usize,
-}
 
 /// What a head says of its connection and of the body that follows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,41 +42,16 @@ enum Coding {
     Unclear,
 }
 
-impl Fields {
-    /// The places of what `httparse` found in `buffer`.
-    pub fn locate(buffer: &[u8], found: &[httparse::Header<'_>]) -> Self {
-        let mut fields = Fields { lines: [Line::default(); FIELDS_MAX], count: found.len().min(FIELDS_MAX) };
-        for (line, header) in fields.lines.iter_mut().zip(found) {
-            line.name = place(buffer, header.name.as_bytes());
-            line.value = place(buffer, header.value);
-        }
-        fields
+/// What `httparse` found in `buffer`, and what framing and persistence depend on. The fields are still to be told which
+/// bytes they lie in.
+pub fn read(buffer: &[u8], found: &[httparse::Header<'_>]) -> (Fields, Told) {
+    let mut fields = fresh(found.len());
+    let mut told = Told::default();
+    for header in found {
+        told.add(header.name.as_bytes(), header.value);
+        fields.came(buffer, place(buffer, header.name.as_bytes()), place(buffer, header.value));
     }
-
-    pub fn lines(&self) -> &[Line] {
-        &self.lines[..self.count]
-    }
-
-    /// What framing and persistence depend on.
-    pub fn told(&self, buffer: &[u8]) -> Told {
-        let mut told = Told::default();
-        for line in self.lines() {
-            told.add(slice(buffer, line.name), slice(buffer, line.value));
-        }
-        told
-    }
-
-    /// A header map whose values share `buffer`.
-    pub fn map(&self, buffer: &Bytes) -> Result<HeaderMap, HeadProblem> {
-        let mut map = fresh(self.count);
-        for line in self.lines() {
-            let name = HeaderName::from_bytes(slice(buffer, line.name)).map_err(|_| HeadProblem::Malformed)?;
-            let value = buffer.slice(range(line.value));
-            let value = HeaderValue::from_maybe_shared(value).map_err(|_| HeadProblem::Malformed)?;
-            map.append(name, value);
-        }
-        Ok(map)
-    }
+    (fields, told)
 }
 
 impl Told {
@@ -142,20 +102,21 @@ impl Told {
     }
 }
 
-/// A map with room for so many fields and for those that a proxy adds: growing one moves all of it.
-fn fresh(fields: usize) -> HeaderMap {
-    let spare = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
-    let needed = (fields + ADDED).max(USUAL);
-    if spare.capacity() >= needed { spare } else { HeaderMap::with_capacity(needed) }
+/// A list with room for so many fields and for those that a proxy adds.
+fn fresh(fields: usize) -> Fields {
+    let mut spare = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+    spare.reserve((fields + ADDED).max(USUAL), USUAL_BYTES);
+    spare
 }
 
-/// Takes a map that nobody needs any more, so that the worker's next message uses its memory.
-pub fn give_back(mut map: HeaderMap) {
-    if (USUAL..=KEPT_MAX).contains(&map.capacity()) {
-        map.clear();
+/// Takes a list that nobody needs any more, so that the worker's next message uses its memory.
+pub fn give_back(mut fields: Fields) {
+    let (lines, bytes) = fields.capacity();
+    if (USUAL..=KEPT_MAX).contains(&lines) && bytes <= KEPT_BYTES_MAX {
+        fields.clear();
         SPARE.with_borrow_mut(|spare| {
             if spare.len() < SPARE_MAX {
-                spare.push(map);
+                spare.push(fields);
             }
         });
     }
@@ -163,15 +124,17 @@ pub fn give_back(mut map: HeaderMap) {
 
 /// Fields that a proxy adds to a message.
 const ADDED: usize = 12;
-/// Room in a map for most messages; 2.5 KB.
+/// Room in a list for most messages; 1.5 KB together.
 const USUAL: usize = 24;
-/// A map that has grown beyond this is not kept.
-const KEPT_MAX: usize = 96;
-/// Maps kept by a worker.
-const SPARE_MAX: usize = 32;
+const USUAL_BYTES: usize = 768;
+/// A list that has grown beyond this is not kept.
+const KEPT_MAX: usize = 128;
+const KEPT_BYTES_MAX: usize = 8 * 1024;
+/// Lists kept by a worker.
+const SPARE_MAX: usize = 128;
 
 thread_local! {
-    static SPARE: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Vec<Fields>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Digits and nothing else, up to 64 bits.
@@ -194,17 +157,9 @@ fn has_word(list: &[u8], word: &[u8]) -> bool {
 }
 
 /// Where `part`, a piece of `buffer`, begins and ends in it. Heads are far below 4 GB.
-fn place(buffer: &[u8], part: &[u8]) -> (u32, u32) {
+fn place(buffer: &[u8], part: &[u8]) -> Span {
     let start = (part.as_ptr() as usize).saturating_sub(buffer.as_ptr() as usize);
     (start as u32, (start + part.len()) as u32)
-}
-
-fn range(place: (u32, u32)) -> std::ops::Range<usize> {
-    place.0 as usize..place.1 as usize
-}
-
-fn slice(buffer: &[u8], place: (u32, u32)) -> &[u8] {
-    &buffer[range(place)]
 }
 
 #[cfg(test)]

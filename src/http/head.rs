@@ -7,10 +7,11 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use http::{Method, StatusCode, Uri, Version};
 use httparse::{Error, ParserConfig, Status};
 
-use super::fields::{FIELDS_MAX, Fields};
+use super::fields::{self, FIELDS_MAX};
+use crate::core::fields::Fields;
 
 /// How the end of a body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,17 +94,13 @@ impl std::fmt::Display for HeadProblem {
 
 impl std::error::Error for HeadProblem {}
 
-/// The reason phrase of an answer, where it is not the usual one; an extension of its head.
-#[derive(Clone, Debug)]
-pub struct Reason(pub Bytes);
-
 /// A request's head and what it means for its connection.
 #[derive(Debug)]
 pub struct RequestHead {
     pub method: Method,
     pub uri: Uri,
     pub version: Version,
-    pub headers: HeaderMap,
+    pub headers: Fields,
     pub framing: Framing,
     /// The client wants the connection to go on.
     pub persists: bool,
@@ -121,7 +118,7 @@ pub struct ResponseHead {
     /// As sent, where it is not the usual one.
     pub reason: Option<Bytes>,
     pub version: Version,
-    pub headers: HeaderMap,
+    pub headers: Fields,
     pub framing: Framing,
     pub persists: bool,
 }
@@ -158,17 +155,17 @@ impl HeadReader {
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| HeadProblem::Malformed)?;
         let start = target.as_ptr() as usize - buffer.as_ptr() as usize;
         let target = start..start + target.len();
-        let fields = Fields::locate(buffer, parsed.headers);
+        let (mut headers, told) = fields::read(buffer, parsed.headers);
         let head = buffer.split_to(length).freeze();
         let uri = Uri::from_maybe_shared(head.slice(target)).map_err(|_| HeadProblem::Malformed)?;
-        let told = fields.told(&head);
+        headers.lie_in(head);
         let http_11 = minor == 1;
         let framing = told.framing(http_11, Framing::None);
         Ok(Some(RequestHead {
             method,
             uri,
             version: version(http_11),
-            headers: fields.map(&head)?,
+            headers,
             framing,
             persists: told.persists(http_11) && framing != Framing::Unclear,
             continues: told.continues && http_11,
@@ -190,9 +187,8 @@ impl HeadReader {
         let status = StatusCode::from_u16(code).map_err(|_| HeadProblem::Malformed)?;
         let reason = parsed.reason.filter(|reason| Some(*reason) != status.canonical_reason());
         let reason = reason.map(|reason| Bytes::copy_from_slice(reason.as_bytes()));
-        let fields = Fields::locate(buffer, parsed.headers);
-        let head = buffer.split_to(length).freeze();
-        let told = fields.told(&head);
+        let (mut headers, told) = fields::read(buffer, parsed.headers);
+        headers.lie_in(buffer.split_to(length).freeze());
         let http_11 = minor == 1;
         let bodiless = *method == Method::HEAD || status.is_informational() || matches!(code, 204 | 304);
         let framing = told.framing(http_11, Framing::UntilClose);
@@ -202,7 +198,7 @@ impl HeadReader {
             status,
             reason,
             version: version(http_11),
-            headers: fields.map(&head)?,
+            headers,
             framing,
             persists: told.persists(http_11) && clear && framing != Framing::UntilClose && code != 101,
         }))
@@ -351,11 +347,11 @@ mod tests {
         let head = HeadReader::new(MAX).request(&mut buffer).unwrap().unwrap();
         assert_eq!((head.method.as_str(), head.uri.to_string().as_str()), ("POST", "/a?b"));
         assert_eq!((head.version, head.framing, head.persists), (Version::HTTP_11, Framing::Length(2), true));
-        let two: Vec<_> = head.headers.get_all("x-two").iter().collect();
+        let two: Vec<_> = head.headers.get_all("x-two").collect();
         assert_eq!(two, ["1", "2"]);
         assert_eq!(&buffer[..], b"okGET", "what follows stays");
-        let names: Vec<_> = head.headers.keys().map(http::HeaderName::as_str).collect();
-        assert_eq!(names, ["host", "x-two", "content-length"]);
+        let names: Vec<_> = head.headers.names().map(|name| name.as_bytes()).collect();
+        assert_eq!(names, [&b"Host"[..], b"X-Two", b"content-length", b"X-two"], "spelled and ordered as they came");
     }
 
     #[test]

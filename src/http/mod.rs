@@ -6,15 +6,17 @@
 //! judged elsewhere with a better answer: two lengths, unknown codings and bad hosts make the framing
 //! [`Framing::Unclear`], and whoever holds the head refuses it (`core::framing`).
 //!
-//! Start with [`head`] and [`body`] for reading, [`encode`] for writing. A head is a table of places in one shared
-//! buffer ([`fields`]); the header map is made from it and shares its bytes, so that one day it need not be made.
+//! Start with [`head`] and [`body`] for reading, [`encode`] for writing. A head's fields are places in one shared buffer
+//! ([`crate::core::fields`]); what nobody changes leaves as it came. [`message`] is what the floors above pass along.
 
 pub mod body;
 pub mod encode;
 pub mod fields;
 pub mod head;
+pub mod message;
 pub mod wire;
 
 pub use body::{Body, BodyProblem, Extensions, Piece};
 pub use encode::Writing;
-pub use head::{Framing, HeadProblem, HeadReader, Reason, RequestHead, ResponseHead};
+pub use head::{Framing, HeadProblem, HeadReader, RequestHead, ResponseHead};
+pub use message::{Request, Response};

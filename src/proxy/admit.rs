@@ -5,15 +5,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{self, HeaderMap, HeaderName};
-use http::{Method, Request, Uri};
+use http::header::{self, HeaderName};
+use http::{Method, Uri};
 
 use super::exchange::Exchange;
 use super::refusal::Refusal;
 use super::upload::ClientBody;
 use crate::core::admission::{Priority, Why};
 use crate::core::deadline;
+use crate::core::fields::Fields;
 use crate::core::route::{Found, Params};
+use crate::http::Request;
 use crate::plan::{CheckKind, ListenerPlan, RoutePlan, Timeouts, UpstreamPlan};
 use crate::state::clock;
 use crate::state::places::Refused;
@@ -35,7 +37,7 @@ pub fn route<'p>(
     path: &'p str,
 ) -> Result<Chosen<'p>, Refusal> {
     let host = host_only(&exchange.host);
-    match listener.router.find(host, path, req.method(), req.headers(), req.uri().query()) {
+    match listener.router.find(host, path, &req.method, &req.headers, req.uri.query()) {
         Found::Route { index, params } => match listener.routes.get(index) {
             Some(route) => Ok(Chosen { route: route.clone(), params }),
             None => Err(Refusal::RouteNotFound),
@@ -54,15 +56,15 @@ pub fn host_only(authority: &str) -> &str {
 }
 
 /// The sooner of the route's total time and what the client asks for.
-pub fn deadline(started: Instant, timeouts: &Timeouts, headers: &HeaderMap) -> Instant {
+pub fn deadline(started: Instant, timeouts: &Timeouts, headers: &Fields) -> Instant {
     let total = deadline::requested(headers).map_or(timeouts.total, |asked| asked.min(timeouts.total));
     started + total
 }
 
 /// Refuses a body that announces itself as too large; one that does not is counted as it comes.
-pub fn body_length(route: &RoutePlan, headers: &HeaderMap) -> Result<(), Refusal> {
+pub fn body_length(route: &RoutePlan, headers: &Fields) -> Result<(), Refusal> {
     let Some(max) = route.body_max else { return Ok(()) };
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > max) { Err(Refusal::BodyTooLarge) } else { Ok(()) }
 }
 
@@ -95,9 +97,9 @@ pub async fn place(exchange: &mut Exchange, upstream: &Arc<UpstreamPlan>) -> Res
 }
 
 /// The route's, unless a trusted proxy says otherwise.
-pub fn priority(exchange: &Exchange, fields: &HeaderMap) -> Priority {
-    let told = fields.get(&X_REQUEST_PRIORITY).filter(|_| exchange.peer_trusted);
-    let told = told.and_then(|value| Priority::parse(value.to_str().ok()?));
+pub fn priority(exchange: &Exchange, fields: &Fields) -> Priority {
+    let told = fields.get(X_REQUEST_PRIORITY).filter(|_| exchange.peer_trusted);
+    let told = told.and_then(|value| Priority::parse(value.to_str()?));
     told.or(exchange.route.as_ref().map(|route| route.priority)).unwrap_or(Priority::Default)
 }
 

@@ -9,12 +9,13 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use http::{Request, header};
+use http::header;
 
 use super::exchange::Exchange;
 use super::refusal::Refusal;
 use super::upload::{ClientBody, Upload, UploadFailure};
 use crate::core::retry;
+use crate::http::Request;
 use crate::plan::RoutePlan;
 use crate::state::clock;
 
@@ -27,15 +28,12 @@ const PACE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Takes the request's body over into the exchange and waits for as much of it as its kind allows.
 pub async fn body(exchange: &mut Exchange, route: &RoutePlan, req: &mut Request<ClientBody>) -> Result<(), Refusal> {
-    if req.body().is_empty() {
-        return Ok(());
-    }
     // A gRPC call is kept although it may not be replayed: HTTP/2 says of a request that it was not looked at only after
     // its body has left.
-    let again = route.retry.attempts > 1 && (retry::may_replay(req.method(), req.headers()) || exchange.is_grpc());
-    let held_back = req.headers().contains_key(header::EXPECT);
-    let known = req.headers().contains_key(header::CONTENT_LENGTH);
-    let body = std::mem::replace(req.body_mut(), ClientBody::Empty);
+    let again = route.retry.attempts > 1 && (retry::may_replay(&req.method, &req.headers) || exchange.is_grpc());
+    let held_back = req.headers.contains(header::EXPECT);
+    let known = req.headers.contains(header::CONTENT_LENGTH);
+    let body = std::mem::replace(&mut req.body, ClientBody::Empty);
     let upload = Upload::new(body, if again { route.retry.body_max } else { 0 }, route.body_max);
     exchange.upload = Some(upload.clone());
     if held_back {

@@ -4,11 +4,11 @@
 mod address;
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response, StatusCode};
+use http::StatusCode;
 
 use super::admit;
 use super::choose::{self, Turn};
@@ -24,6 +24,7 @@ use super::verdict::{Again, Sent, Stop, Tried, Verdict, judge};
 use crate::core::breaker::Outcome;
 use crate::core::{backoff, deadline, retry};
 use crate::http::fields;
+use crate::http::{Request, Response};
 use crate::plan::{EndpointPlan, HedgePlan, RoutePlan, UpstreamPlan};
 use crate::state::clock;
 use crate::telemetry::AttemptRecord;
@@ -38,10 +39,10 @@ pub async fn forward(
     let (Some(route), Some(upstream)) = (exchange.route.clone(), exchange.upstream.clone()) else {
         return Err(Refusal::RouteNotFound);
     };
-    let previous = retry::previous_attempts(req.headers());
+    let previous = retry::previous_attempts(&req.headers);
     let run = Run {
         attempts_max: retry::attempts_left(route.retry.attempts, previous),
-        may_replay: upgrade.is_none() && retry::may_replay(req.method(), req.headers()),
+        may_replay: upgrade.is_none() && retry::may_replay(&req.method, &req.headers),
         previous,
         upgrade,
         route,
@@ -52,7 +53,7 @@ pub async fn forward(
     }
     let mut request = req.map(|_| View::empty()); // the body is the exchange's since it began to arrive
     let answer = run.tries(exchange, &mut request).await;
-    fields::give_back(request.into_parts().0.headers);
+    fields::give_back(request.headers);
     answer
 }
 
@@ -144,11 +145,11 @@ impl Run<'_> {
         let mut refusals = 0;
         loop {
             if self.upstream.state.hold.is_away() {
-                if let Err(refusal) = hold::wait(exchange, &self.upstream).await {
+                if let Err(refusal) = Box::pin(hold::wait(exchange, &self.upstream)).await {
                     return previous.map_or(Err(refusal), Tried::into_answer);
                 }
                 if exchange.place.is_none() {
-                    admit::place(exchange, &self.upstream).await?;
+                    Box::pin(admit::place(exchange, &self.upstream)).await?;
                 }
             }
             let now = clock::now();
@@ -245,9 +246,9 @@ impl Run<'_> {
 
     /// Sends one attempt, and judges what comes of it.
     pub(super) async fn send(&self, exchange: &Exchange, request: &mut Request<View>, leg: &Leg<'_>) -> Came {
-        *request.body_mut() = exchange.upload.as_ref().map_or_else(View::empty, Upload::view);
-        self.address(exchange, leg.endpoint, request.headers_mut(), leg.number, leg.began);
-        write_trace(exchange, request.headers_mut(), leg.span);
+        request.body = exchange.upload.as_ref().map_or_else(View::empty, Upload::view);
+        self.address(exchange, leg.endpoint, &mut request.headers, leg.number, leg.began);
+        write_trace(exchange, &mut request.headers, leg.span);
         let how = SendHow {
             connect_timeout: self.route.timeouts.connect.min(exchange.deadline.saturating_duration_since(leg.began)),
             want_http2: exchange.is_grpc(),
@@ -256,7 +257,8 @@ impl Run<'_> {
             replayable: self.may_replay && leg.number < self.attempts_max,
         };
         let pool = exchange.proxy.pool(leg.endpoint);
-        let sent = self.wait(exchange, leg.began, pool.send(request, how)).await;
+        let sending = pin!(pool.send(request, how));
+        let sent = self.wait(exchange, leg.began, sending).await;
         let ended = clock::now();
         let served = self.timers(exchange, leg.began).served(ended);
         let note = match &sent {
@@ -275,7 +277,7 @@ impl Run<'_> {
         exchange.turn = in_flight;
         if let Tried::Answer(response) = &tried {
             exchange.first_byte = Some(ended);
-            if self.upgrade.is_none() && response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            if self.upgrade.is_none() && response.status == StatusCode::SWITCHING_PROTOCOLS {
                 let verdict = Verdict { answer: Outcome::Failure, label: "upgrade_failed", ..verdict };
                 permit.settle(&verdict, exchange.uri.path(), served, ended);
                 return Err(Refusal::UpgradeFailed);
@@ -286,7 +288,7 @@ impl Run<'_> {
             hold::refused(&exchange.proxy, &self.upstream, endpoint);
         }
         let (status, reused) = match &tried {
-            Tried::Answer(response) => (response.status().as_u16(), response.body().reused()),
+            Tried::Answer(response) => (response.status.as_u16(), response.body.reused()),
             Tried::Failed(_) => (0, false),
         };
         let took = ended.saturating_duration_since(began);
@@ -350,11 +352,10 @@ impl Run<'_> {
     }
 
     /// Waits for the head of the answer as long as every timer allows.
-    async fn wait<F, T>(&self, exchange: &Exchange, began: Instant, send: F) -> Sent<T>
+    async fn wait<F, T>(&self, exchange: &Exchange, began: Instant, mut send: Pin<&mut F>) -> Sent<T>
     where
         F: Future<Output = Result<T, SendError>>,
     {
-        let mut send = pin!(send);
         let timers = self.timers(exchange, began);
         let mut sleep = pin!(tokio::time::sleep_until(timers.next(began).into()));
         loop {

@@ -9,12 +9,13 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::exchange::Exchange;
 use super::taking::Taken;
+use crate::http::Response;
 use crate::state::clock;
 use crate::telemetry::Fate;
 use crate::upstream::UpstreamBody;
@@ -143,7 +144,7 @@ impl Body {
 /// HTTP/2 only, where a body is not even looked at while its client opens no window. A small answer is read to its end,
 /// so that the app has done its part and its place is free again; a larger one is watched for being taken.
 pub async fn hold(mut response: Response<Body>) -> Response<Body> {
-    let body = response.body_mut();
+    let body = &mut response.body;
     let Some(exchange) = &mut body.exchange else { return response };
     let Kind::Stream(stream) = &mut body.kind else { return response };
     if exchange.method == Method::HEAD || stream.body.is_end_stream() {
@@ -166,16 +167,16 @@ pub async fn hold(mut response: Response<Body>) -> Response<Body> {
 
 /// Gives the response its exchange; from here on the body's end is the request's end.
 pub fn carry(mut exchange: Box<Exchange>, mut response: Response<Body>) -> Response<Body> {
-    exchange.answered(response.status().as_u16());
+    exchange.answered(response.status.as_u16());
     let bodiless = exchange.method == Method::HEAD
-        || response.status() == StatusCode::NO_CONTENT
-        || response.status() == StatusCode::NOT_MODIFIED
-        || response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if bodiless && let Kind::Full(_) = response.body().kind {
-        response.body_mut().kind = Kind::Empty;
+        || response.status == StatusCode::NO_CONTENT
+        || response.status == StatusCode::NOT_MODIFIED
+        || response.status == StatusCode::SWITCHING_PROTOCOLS;
+    if bodiless && let Kind::Full(_) = response.body.kind {
+        response.body.kind = Kind::Empty;
     }
     let streaming = |stream: &Stream| stream.body.size_hint().exact().is_none_or(|length| length > BUFFERED);
-    if let (Some(place), Kind::Stream(stream)) = (&exchange.place, &response.body().kind)
+    if let (Some(place), Kind::Stream(stream)) = (&exchange.place, &response.body.kind)
         && streaming(stream)
     {
         exchange.proxy.watch(place);
@@ -183,7 +184,7 @@ pub fn carry(mut exchange: Box<Exchange>, mut response: Response<Body>) -> Respo
     match exchange.tunnel.take() {
         // An upgraded connection's exchange lives on in its tunnel.
         Some(tunnel) => tunnel.start(exchange),
-        None => response.body_mut().exchange = Some(exchange),
+        None => response.body.exchange = Some(exchange),
     }
     response
 }

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{self, HeaderValue};
-use http::{HeaderMap, Method, Request, Uri, Version};
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, Uri, Version};
 
 use super::choose::Turn;
 use super::inbound::ClientUpgrade;
@@ -18,7 +18,10 @@ use super::upgrade::Tunnel;
 use super::upload::Upload;
 use super::{ClientBody, Peer, Proxy};
 use crate::core::admission::Priority;
+use crate::core::fields::Fields;
+use crate::core::request_id::RequestId;
 use crate::core::trace;
+use crate::http::Request;
 use crate::plan::{ListenerPlan, Plan, RoutePlan, UpstreamPlan};
 use crate::state::clock;
 use crate::state::lifecycle::Stage;
@@ -52,7 +55,7 @@ pub struct Exchange {
     pub scheme: &'static str,
     user_agent: Option<HeaderValue>,
     form: Form,
-    pub request_id: Option<HeaderValue>,
+    pub request_id: RequestId,
     pub trace: Option<trace::Context>,
     /// Our server span, and the caller's.
     pub span: u64,
@@ -94,7 +97,7 @@ impl Exchange {
         let started = clock::now();
         let listener = plan.listener(peer.slot).cloned();
         proxy.shared().states.lifecycle.request_began();
-        let headers = req.headers();
+        let headers = &req.headers;
         Box::new(Exchange {
             proxy: proxy.clone(),
             scheme: listener.as_ref().map_or("http", |listener| listener.scheme()),
@@ -102,15 +105,15 @@ impl Exchange {
             route: None,
             upstream: None,
             started,
-            method: req.method().clone(),
-            uri: req.uri().clone(),
-            version: req.version(),
+            method: req.method.clone(),
+            uri: req.uri.clone(),
+            version: req.version,
             host: String::new(),
             client: peer.address.ip(),
             peer_trusted: plan.trusts(peer.address.ip()),
-            user_agent: headers.get(header::USER_AGENT).cloned(),
+            user_agent: headers.share(header::USER_AGENT),
             form: form(headers),
-            request_id: None,
+            request_id: RequestId::None,
             trace: None,
             span: 0,
             parent_span: 0,
@@ -140,7 +143,7 @@ impl Exchange {
     }
 
     pub fn request_id(&self) -> &str {
-        self.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default()
+        self.request_id.as_str()
     }
 
     pub fn form(&self) -> Form {
@@ -275,9 +278,9 @@ impl Drop for Exchange {
     }
 }
 
-fn form(headers: &HeaderMap) -> Form {
+fn form(headers: &Fields) -> Form {
     let begins =
-        |name, prefix: &[u8]| headers.get(name).is_some_and(|value: &HeaderValue| value.as_bytes().starts_with(prefix));
+        |name: HeaderName, prefix: &[u8]| headers.get(name).is_some_and(|value| value.as_bytes().starts_with(prefix));
     if begins(header::CONTENT_TYPE, b"application/grpc") {
         Form::Grpc
     } else if begins(header::ACCEPT, b"text/html") {

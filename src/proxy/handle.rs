@@ -2,8 +2,6 @@
 
 use std::rc::Rc;
 
-use http::{Request, Response};
-
 use super::body::{self, Body};
 use super::exchange::Exchange;
 use super::identify::Way;
@@ -12,6 +10,7 @@ use super::upload::ClientBody;
 use super::{Peer, Proxy, admit, arrive, attempt, hold, identify, rates, readiness, redirect, respond, switches};
 use crate::core::path::{self, PathProblem};
 use crate::core::{forwarded, framing};
+use crate::http::{Request, Response};
 use crate::plan::Action;
 
 /// How often a request may pass proxies of our name: sidecars stand in chains, but not in such long ones.
@@ -35,28 +34,28 @@ impl Proxy {
 /// The phases, in the order of [`super::phase::Phase`].
 async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<Response<Body>, Refusal> {
     // receive: refuse what could be read in two ways
-    let judged = framing::check_request(req.method(), req.uri(), req.version(), req.headers());
+    let judged = framing::check_request(&req.method, &req.uri, req.version, &req.headers);
     if let Ok(authority) = &judged {
         authority.as_str().clone_into(&mut exchange.host);
     }
 
     // identify: even a refused request has an id and a trace
-    identify::identify(exchange, req.headers());
+    identify::identify(exchange, &req.headers);
     judged.map_err(Refusal::Ambiguous)?;
-    if forwarded::has_via_loop(req.headers(), PASSES_MAX) {
+    if forwarded::has_via_loop(&req.headers, PASSES_MAX) {
         return Err(Refusal::LoopDetected);
     }
     let listener = exchange.listener.clone().ok_or(Refusal::ListenerGone)?;
 
     // route
-    let normalised = match path::normalise(req.uri().path()) {
+    let normalised = match path::normalise(req.uri.path()) {
         Ok(normalised) => normalised.into_owned(),
         // Every path takes the same route, so nobody can be fooled: the app decides what it means.
-        Err(PathProblem::Ambiguous) if listener.router.is_blind_to_paths() => req.uri().path().to_owned(),
+        Err(PathProblem::Ambiguous) if listener.router.is_blind_to_paths() => req.uri.path().to_owned(),
         Err(_) => return Err(Refusal::Ambiguous(framing::Ambiguity::PathInvalid)),
     };
     if exchange.plan.health_on_listener
-        && let Some(answer) = readiness::answer(exchange, req.method(), &normalised)
+        && let Some(answer) = readiness::answer(exchange, &req.method, &normalised)
     {
         return Ok(answer);
     }
@@ -68,24 +67,30 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
     let chosen = admit::route(&listener, exchange, &req, &normalised)?;
     let route = chosen.route.clone();
     exchange.route = Some(route.clone());
-    exchange.deadline = admit::deadline(exchange.started, &route.timeouts, req.headers());
+    exchange.deadline = admit::deadline(exchange.started, &route.timeouts, &req.headers);
 
-    switches::check(exchange, &route, req.method())?;
+    switches::check(exchange, &route, &req.method)?;
 
     // redirect
     let (upstream, rewrite) = match &route.action {
         Action::Redirect { to, status } => {
-            return Ok(redirect::to_target(to, *status, &chosen.params, req.uri().query()));
+            return Ok(redirect::to_target(to, *status, &chosen.params, req.uri.query()));
         }
         Action::Forward { upstream, rewrite } => (upstream, rewrite),
     };
 
     // validate and admit: limits before a byte of the body is asked for, a place only when a small body is here
-    admit::body_length(&route, req.headers())?;
-    rates::check(exchange, &route, req.headers()).await?;
-    arrive::body(exchange, &route, &mut req).await?;
-    exchange.priority = admit::priority(exchange, req.headers());
-    hold::wait(exchange, upstream).await?;
+    admit::body_length(&route, &req.headers)?;
+    if !route.limits.is_empty() {
+        rates::check(exchange, &route, &req.headers).await?;
+    }
+    if !req.body.is_empty() {
+        arrive::body(exchange, &route, &mut req).await?;
+    }
+    exchange.priority = admit::priority(exchange, &req.headers);
+    if upstream.state.hold.is_away() {
+        hold::wait(exchange, upstream).await?;
+    }
     admit::place(exchange, upstream).await?;
 
     // attempt, then respond

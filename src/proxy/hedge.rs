@@ -7,11 +7,12 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{Method, Request};
+use http::Method;
 
 use super::attempt::{Came, Leg, Run, Try};
 use super::exchange::Exchange;
 use super::upload::View;
+use crate::http::Request;
 use crate::plan::HedgePlan;
 use crate::state::clock;
 
@@ -80,10 +81,10 @@ pub async fn race<'e>(
 /// The same request; those that are hedged have no body.
 fn copy(request: &Request<View>) -> Request<View> {
     let mut copy = Request::new(View::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
+    copy.method = request.method.clone();
+    copy.uri = request.uri.clone();
+    copy.version = request.version;
+    copy.headers = request.headers.clone();
     copy
 }
 

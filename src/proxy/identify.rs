@@ -2,23 +2,26 @@
 
 use std::net::IpAddr;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, Uri, Version};
+use http::header::{self, HeaderName};
+use http::{Uri, Version};
 
 use super::exchange::Exchange;
 use super::upload::ClientBody;
+use crate::core::fields::{Fields, Value};
+use crate::core::request_id::RequestId;
 use crate::core::{forwarded, headers, path, request_id, trace};
+use crate::http::Request;
 use crate::plan::{HeaderEdit, Rewrite};
 use crate::state::clock;
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+const TRACESTATE: &str = "tracestate";
+const BAGGAGE: &str = "baggage";
 const B3: HeaderName = HeaderName::from_static("b3");
 
 /// Fills in client, scheme, id and trace from the request's head.
-pub fn identify(exchange: &mut Exchange, headers: &HeaderMap) {
+pub fn identify(exchange: &mut Exchange, headers: &Fields) {
     // The app behind an outbound listener is ours: what it says of its own request is true.
     let trusted = exchange.peer_trusted || exchange.outbound();
     let plan = exchange.plan.clone();
@@ -29,14 +32,16 @@ pub fn identify(exchange: &mut Exchange, headers: &HeaderMap) {
     if let Some(scheme) = forwarded::trusted_proto(exchange.peer_trusted, headers) {
         exchange.scheme = scheme;
     }
-    let given = headers.get(X_REQUEST_ID).filter(|id| trusted && request_id::well_formed(id.as_bytes()));
-    exchange.request_id =
-        given.cloned().or_else(|| HeaderValue::from_bytes(&request_id::write(clock::random_wide())).ok());
+    let given = headers.share(X_REQUEST_ID).filter(|id| trusted && request_id::well_formed(id.as_bytes()));
+    exchange.request_id = match given {
+        Some(id) => RequestId::Given(id),
+        None => RequestId::Made(request_id::write(clock::random_wide())),
+    };
     identify_trace(exchange, headers);
 }
 
-fn identify_trace(exchange: &mut Exchange, headers: &HeaderMap) {
-    let mut parents = headers.get_all(TRACEPARENT).iter();
+fn identify_trace(exchange: &mut Exchange, headers: &Fields) {
+    let mut parents = headers.get_all("traceparent");
     let given = match (parents.next(), parents.next()) {
         (Some(value), None) => trace::parse_traceparent(value.as_bytes()),
         // Two readers would choose differently, so that nobody's is taken (Trace Context §3.2.1).
@@ -55,13 +60,12 @@ fn identify_trace(exchange: &mut Exchange, headers: &HeaderMap) {
 /// Makes the request ready for the app: hop-by-hop fields out, identity in, edits applied.
 /// Returns the protocol the client asks to upgrade to, if it may.
 pub fn prepare(exchange: &mut Exchange, req: &mut Request<ClientBody>, way: Way<'_>) -> Option<String> {
-    let upgrade = headers::upgrade_token(req.method(), req.version(), req.headers());
-    let version = req.version();
-    exchange.client_upgrade = req.body_mut().take_upgrade();
-    req.extensions_mut().clear();
-    *req.uri_mut() = target(req.uri(), way);
-    *req.version_mut() = Version::HTTP_11;
-    let fields = req.headers_mut();
+    let upgrade = headers::upgrade_token(&req.method, req.version, &req.headers);
+    let version = req.version;
+    exchange.client_upgrade = req.body.take_upgrade();
+    req.uri = target(&req.uri, way);
+    req.version = Version::HTTP_11;
+    let fields = &mut req.headers;
     headers::strip_request(fields);
     fields.remove(header::EXPECT);
     if version == Version::HTTP_2 {
@@ -80,9 +84,7 @@ pub fn prepare(exchange: &mut Exchange, req: &mut Request<ClientBody>, way: Way<
         forwarded::write(fields, &hop);
         forwarded::write_via(fields, version);
     }
-    if let Some(id) = &exchange.request_id {
-        fields.insert(X_REQUEST_ID, id.clone());
-    }
+    fields.make(X_REQUEST_ID, &[exchange.request_id.as_bytes()]);
     clean_trace(exchange, fields);
     if let Some(route) = &exchange.route {
         edit(fields, &route.request_edits);
@@ -129,26 +131,20 @@ fn target(uri: &Uri, way: Way<'_>) -> Uri {
 }
 
 /// Exactly one Host: the one the request was judged by. (RFC 9112 §3.2.2: an absolute target replaces it.)
-fn set_host(exchange: &Exchange, fields: &mut HeaderMap) {
+fn set_host(exchange: &Exchange, fields: &mut Fields) {
     if exchange.outbound() {
         return; // each endpoint sets its own
     }
     let same = fields.get(header::HOST).is_some_and(|host| host.as_bytes() == exchange.host.as_bytes());
-    if !same
-        && !exchange.host.is_empty()
-        && let Ok(host) = HeaderValue::from_str(&exchange.host)
-    {
-        fields.insert(header::HOST, host);
+    if !same && !exchange.host.is_empty() {
+        fields.make(header::HOST, &[exchange.host.as_bytes()]);
     }
 }
 
 /// Trace fields beyond their limits are not passed on (W3C Trace Context §3.3, Baggage §3.3.2).
-fn clean_trace(exchange: &Exchange, fields: &mut HeaderMap) {
-    if !fields.keys().any(|name| *name == TRACESTATE || *name == BAGGAGE) {
-        return; // most requests; cheaper than looking each up
-    }
-    let lines = |name: &HeaderName| fields.get_all(name).iter().map(HeaderValue::as_bytes);
-    let (state_ok, baggage_ok) = (trace::tracestate_ok(lines(&TRACESTATE)), trace::baggage_ok(lines(&BAGGAGE)));
+fn clean_trace(exchange: &Exchange, fields: &mut Fields) {
+    let lines = |name| fields.get_all(name).map(Value::as_bytes);
+    let (state_ok, baggage_ok) = (trace::tracestate_ok(lines(TRACESTATE)), trace::baggage_ok(lines(BAGGAGE)));
     if !state_ok || exchange.parent_span == 0 {
         fields.remove(TRACESTATE);
     }
@@ -158,28 +154,24 @@ fn clean_trace(exchange: &Exchange, fields: &mut HeaderMap) {
 }
 
 /// The trace as the app sees it in one attempt: our span of this attempt is its parent.
-pub fn write_trace(exchange: &Exchange, fields: &mut HeaderMap, span: u64) {
+pub fn write_trace(exchange: &Exchange, fields: &mut Fields, span: u64) {
     let Some(context) = exchange.trace else { return };
     let context = trace::Context { parent_id: span, ..context };
-    if let Ok(value) = HeaderValue::from_bytes(&trace::write_traceparent(&context)) {
-        fields.insert(TRACEPARENT, value);
-    }
+    fields.make(TRACEPARENT, &[&trace::write_traceparent(&context)]);
     if exchange.plan.traces.b3 {
         let sampled = u8::from(context.sampled);
         let text = format!("{:032x}-{span:016x}-{sampled}", context.trace_id);
-        if let Ok(value) = HeaderValue::try_from(text) {
-            fields.insert(B3, value);
-        }
+        fields.make(B3, &[text.as_bytes()]);
     }
 }
 
 /// Applies a route's edits in order.
-pub fn edit(fields: &mut HeaderMap, edits: &[HeaderEdit]) {
+pub fn edit(fields: &mut Fields, edits: &[HeaderEdit]) {
     for edit in edits {
         match edit {
-            HeaderEdit::Set(name, value) => drop(fields.insert(name, value.clone())),
-            HeaderEdit::Add(name, value) => drop(fields.append(name, value.clone())),
-            HeaderEdit::Remove(name) => drop(fields.remove(name)),
+            HeaderEdit::Set(name, value) => fields.insert(name, value),
+            HeaderEdit::Add(name, value) => fields.append(name, value),
+            HeaderEdit::Remove(name) => fields.remove(name),
         }
     }
 }

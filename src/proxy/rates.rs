@@ -12,13 +12,14 @@ use std::time::Duration;
 
 mod shared;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue};
 
 use sha2::{Digest, Sha256};
 
 use super::exchange::Exchange;
 use super::refusal::{Refusal, whole_seconds};
 use crate::core::bucket::Decision;
+use crate::core::fields::{Fields, Value};
 use crate::core::store::WhenAway;
 use crate::plan::{LimitPlan, RateKey, RoutePlan};
 use crate::state::clock;
@@ -44,10 +45,7 @@ pub struct Standing {
 
 /// Asks every limit of the route; those that replicas count together are asked here first, because who has had too much
 /// of this replica alone has had too much.
-pub async fn check(exchange: &mut Exchange, route: &RoutePlan, fields: &HeaderMap) -> Result<(), Refusal> {
-    if route.limits.is_empty() {
-        return Ok(());
-    }
+pub async fn check(exchange: &mut Exchange, route: &RoutePlan, fields: &Fields) -> Result<(), Refusal> {
     let store = route.limits.iter().find_map(|limit| limit.shared.as_ref());
     let link = store.and_then(|shared| exchange.proxy.links.get(&shared.store));
     let up = link.as_ref().is_some_and(|link| link.is_up());
@@ -57,7 +55,10 @@ pub async fn check(exchange: &mut Exchange, route: &RoutePlan, fields: &HeaderMa
     }
     let charged = here(exchange, route, fields, up)?;
     match link {
-        Some(link) if up => shared::ask(exchange, route, fields, &link, &charged).await,
+        Some(link) if up => {
+            // Boxed: the question is rare and large, and would otherwise be part of every request's future.
+            Box::pin(shared::ask(exchange, route, fields, &link, &charged)).await
+        }
         Some(_) | None => Ok(()),
     }
 }
@@ -66,7 +67,7 @@ pub async fn check(exchange: &mut Exchange, route: &RoutePlan, fields: &HeaderMa
 type Charged = Vec<(usize, Receipt)>;
 
 /// Asks this replica's own counts; `up` says that the store will be asked too.
-fn here(exchange: &mut Exchange, route: &RoutePlan, fields: &HeaderMap, up: bool) -> Result<Charged, Refusal> {
+fn here(exchange: &mut Exchange, route: &RoutePlan, fields: &Fields, up: bool) -> Result<Charged, Refusal> {
     let now = clock::nanos(exchange.started);
     let mut charged = Charged::new();
     for (place, limit) in route.limits.iter().enumerate() {
@@ -111,7 +112,7 @@ fn refund(limits: &[std::sync::Arc<LimitPlan>], charged: &[(usize, Receipt)]) {
 }
 
 /// Writes what the client should know. What the app says of limits of its own stays beside it.
-pub fn tell(standing: &Standing, route: &RoutePlan, fields: &mut HeaderMap) {
+pub fn tell(standing: &Standing, route: &RoutePlan, fields: &mut Fields) {
     let Some(limit) = route.limits.get(standing.limit) else { return };
     if let Some(policy) = &route.limits_policy {
         fields.append(RATELIMIT_POLICY, policy.clone());
@@ -128,7 +129,7 @@ pub fn tell(standing: &Standing, route: &RoutePlan, fields: &mut HeaderMap) {
 struct Who<'a> {
     client: IpAddr,
     route: &'a str,
-    fields: &'a HeaderMap,
+    fields: &'a Fields,
 }
 
 impl Who<'_> {
@@ -163,9 +164,9 @@ impl Who<'_> {
                 },
                 RateKey::Route => take(self.route.as_bytes()),
                 RateKey::Header(name) => {
-                    let values = self.fields.get_all(name);
-                    values.iter().for_each(|value| take(value.as_bytes()));
-                    take(&(values.iter().count() as u64).to_le_bytes());
+                    let values = self.fields.get_all(name.as_str());
+                    let count = values.map(|value| take(value.as_bytes())).count();
+                    take(&(count as u64).to_le_bytes());
                 }
                 RateKey::Cookie(name) => take(cookie(self.fields, name).unwrap_or_default()),
             }
@@ -184,7 +185,7 @@ impl Who<'_> {
             },
             RateKey::Route => format!("route={}", self.route),
             RateKey::Header(name) => {
-                let value = self.fields.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
+                let value = self.fields.get(name).map(Value::as_bytes).unwrap_or_default();
                 let secret = SECRET.iter().any(|word| name.as_str().contains(word));
                 format!("{name}={}", if secret { mark(value) } else { shown(value) })
             }
@@ -210,8 +211,8 @@ fn shown(value: &[u8]) -> String {
 }
 
 /// The value of a cookie (RFC 6265 §4.2.1); the first one of that name, as apps read it.
-fn cookie<'h>(fields: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
-    let lines = fields.get_all(header::COOKIE).into_iter();
+fn cookie<'h>(fields: &'h Fields, name: &str) -> Option<&'h [u8]> {
+    let lines = fields.get_all("cookie");
     let mut pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
     pairs.find_map(|pair| {
         let rest = pair.trim_ascii_start().strip_prefix(name.as_bytes())?;
@@ -223,21 +224,21 @@ fn cookie<'h>(fields: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
 mod tests {
     use super::*;
 
-    fn hash(address: &str, fields: &HeaderMap, parts: &[RateKey]) -> u64 {
+    fn hash(address: &str, fields: &Fields, parts: &[RateKey]) -> u64 {
         Who { client: address.parse().unwrap(), route: "api", fields }.hash(parts)
     }
 
-    fn fields(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut fields = HeaderMap::new();
+    fn fields(lines: &[(&'static str, &'static str)]) -> Fields {
+        let mut fields = Fields::default();
         for (name, value) in lines {
-            fields.append(*name, HeaderValue::from_static(value));
+            fields.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         fields
     }
 
     #[test]
     fn an_ipv6_client_is_its_network() {
-        let none = HeaderMap::new();
+        let none = Fields::default();
         let key = |text: &str| hash(text, &none, &[RateKey::ClientIp]);
         assert_eq!(key("2001:db8::1"), key("2001:db8::ffff"));
         assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));

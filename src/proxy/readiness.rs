@@ -1,13 +1,14 @@
 //! Whether the app behind us can be sent traffic, and why not: the answer of `/readyz`, wherever it is asked.
 
 use http::header::{self, HeaderValue};
-use http::{Method, Response, StatusCode};
+use http::{Method, StatusCode};
 use serde::Serialize;
 
 use super::body::Body;
 use super::exchange::Exchange;
 use crate::core::calendar;
 use crate::core::dependency::Effect;
+use crate::http::Response;
 use crate::plan::{Action, DependencyPlan, Plan, UpstreamPlan};
 use crate::state::lifecycle::Stage;
 use crate::state::states::States;
@@ -108,9 +109,9 @@ pub fn answer(exchange: &Exchange, method: &Method, path: &str) -> Option<Respon
     let well = question.answer(&report);
     let text = if well { "ok\n" } else { "not ok\n" };
     let mut response = Response::new(Body::full(text));
-    *response.status_mut() = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    response.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Some(response)
 }
 

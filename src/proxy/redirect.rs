@@ -1,13 +1,14 @@
 //! Redirects: to HTTPS, only ever to a host the operator named, and routes that are redirects.
 
+use http::StatusCode;
 use http::header::{self, HeaderValue};
-use http::{Response, StatusCode};
 
 use super::admit::{host_only, path_and_query};
 use super::body::Body;
 use super::exchange::Exchange;
 use super::refusal::Refusal;
 use crate::core::route::Params;
+use crate::http::Response;
 use crate::plan::{HttpsRedirect, Template};
 
 /// Where certificate authorities look for proofs of control, over plain HTTP (RFC 8555 §8.3).
@@ -40,9 +41,9 @@ pub fn to_target(to: &Template, status: u16, params: &Params<'_>, query: Option<
 
 fn moved(status: StatusCode, target: &str) -> Response<Body> {
     let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
+    response.status = status;
     if let Ok(location) = HeaderValue::from_str(target) {
-        response.headers_mut().insert(header::LOCATION, location);
+        response.headers.insert(header::LOCATION, location);
     }
     response
 }

@@ -7,13 +7,14 @@ mod form;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Response, StatusCode};
 
 use super::body::Body;
 use super::exchange::Exchange;
 use crate::core::framing::Ambiguity;
 use crate::http::HeadProblem;
+use crate::http::Response;
 use crate::telemetry::Fate;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -204,7 +205,7 @@ impl Refusal {
         let entry = self.entry();
         exchange.refused(entry.fate, entry.label);
         let mut response = form::answer(&entry, self.message(), self.retry_after(), exchange);
-        let headers = response.headers_mut();
+        let headers = &mut response.headers;
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Ok(value) = HeaderValue::from_str(&format!("outrigger; error={}", entry.proxy_error)) {
             headers.insert(PROXY_STATUS, value);

@@ -1,7 +1,7 @@
 //! The app's answer made ready for the client: hop-by-hop fields out, protective headers in.
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Response, StatusCode, Version};
+use http::{StatusCode, Version};
 
 use super::body::Body;
 use super::exchange::Exchange;
@@ -9,6 +9,7 @@ use super::identify::{X_REQUEST_ID, edit};
 use super::refusal::Refusal;
 use super::{rates, upgrade};
 use crate::core::{forwarded, headers};
+use crate::http::Response;
 use crate::state::clock;
 use crate::state::lifecycle::Stage;
 use crate::upstream::UpstreamBody;
@@ -20,54 +21,50 @@ const EVENTS: &[u8] = b"text/event-stream";
 /// Turns the app's answer into ours; a switch of protocols becomes a tunnel.
 pub fn answer(
     exchange: &mut Exchange,
-    response: Response<UpstreamBody>,
+    mut response: Response<UpstreamBody>,
     upgrade: Option<String>,
 ) -> Result<Response<Body>, Refusal> {
-    let (mut parts, body) = response.into_parts();
-    let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
-    headers::strip_response(&mut parts.headers);
-    parts.version = Version::HTTP_11;
-    forwarded::write_via(&mut parts.headers, Version::HTTP_11);
+    let switching = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    headers::strip_response(&mut response.headers);
+    response.version = Version::HTTP_11;
+    forwarded::write_via(&mut response.headers, Version::HTTP_11);
     if !exchange.outbound()
         && let Some(route) = &exchange.route
     {
         for name in &route.response.remove {
-            parts.headers.remove(name);
+            response.headers.remove(name);
         }
     }
-    let events = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(EVENTS));
+    let events = response.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(EVENTS));
     if (switching || events)
         && let Some(place) = &exchange.place
     {
         place.borrow_mut().becomes_stream(clock::now());
     }
     if switching {
-        return upgrade::switch(exchange, Response::from_parts(parts, body), upgrade);
+        return upgrade::switch(exchange, response, upgrade);
     }
     let idle = exchange.route.as_ref().map_or(std::time::Duration::MAX, |route| route.timeouts.idle);
-    Ok(Response::from_parts(parts, Body::stream(body, idle, exchange.deadline)))
+    Ok(response.map(|body| Body::stream(body, idle, exchange.deadline)))
 }
 
 /// What every response gets, the app's and ours: id, security headers, the route's edits, the end of the connection.
 pub fn dress(exchange: &Exchange, mut response: Response<Body>) -> Response<Body> {
-    let fields = response.headers_mut();
-    if let Some(id) = &exchange.request_id
-        && !exchange.outbound()
-    {
-        fields.insert(X_REQUEST_ID, id.clone());
+    let fields = &mut response.headers;
+    if !exchange.outbound() {
+        fields.make(X_REQUEST_ID, &[exchange.request_id.as_bytes()]);
     }
     if let Some(route) = &exchange.route {
         for (name, value) in &route.response.defaults {
-            // Comparing a few names costs less than hashing one.
-            if !fields.keys().any(|present| present == name) {
-                fields.insert(name, value.clone());
+            if !fields.contains(name) {
+                fields.append(name, value);
             }
         }
         if let Some(hsts) = &route.response.hsts
             && exchange.scheme == "https"
-            && !fields.contains_key(STRICT_TRANSPORT_SECURITY)
+            && !fields.contains(STRICT_TRANSPORT_SECURITY)
         {
-            fields.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+            fields.insert(STRICT_TRANSPORT_SECURITY, hsts);
         }
         edit(fields, &route.response.edits);
         if let Some(standing) = &exchange.rate {
@@ -75,8 +72,8 @@ pub fn dress(exchange: &Exchange, mut response: Response<Body>) -> Response<Body
         }
     }
     let closing = exchange.proxy.shared().states.lifecycle.stage() >= Stage::Closing;
-    if closing && exchange.is_http1() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if closing && exchange.is_http1() && response.status != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

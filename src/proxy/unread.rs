@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use http::{Method, Request, Response, Uri};
+use http::{Method, Uri};
 
 use super::body::{self, Body};
 use super::exchange::Exchange;
@@ -13,14 +13,15 @@ use super::refusal::Refusal;
 use super::upload::ClientBody;
 use super::{Peer, Proxy, identify, respond};
 use crate::http::HeadProblem;
+use crate::http::{Request, Response};
 
 impl Proxy {
     pub fn refuse_unread(self: &Rc<Self>, peer: Rc<Peer>, problem: HeadProblem) -> Response<Body> {
         let mut req = Request::new(ClientBody::Empty);
-        *req.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
-        *req.uri_mut() = Uri::from_static("*");
+        req.method = Method::from_bytes(b"-").unwrap_or_default();
+        req.uri = Uri::from_static("*");
         let mut exchange = Exchange::open(self, peer, &req);
-        identify::identify(&mut exchange, req.headers());
+        identify::identify(&mut exchange, &req.headers);
         exchange.notes.push(problem.explain().to_owned());
         let answer = Refusal::Unread(problem).answer(&mut exchange);
         let answer = respond::dress(&exchange, answer);

@@ -6,8 +6,8 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use http::header::{self, HeaderValue};
-use http::{Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::body::Body;
@@ -15,6 +15,7 @@ use super::exchange::Exchange;
 use super::inbound::ClientUpgrade;
 use super::refusal::Refusal;
 use crate::core::websocket::{CLOSE_GOING_AWAY, CLOSE_GOING_AWAY_MASKED, Frames};
+use crate::http::Response;
 use crate::state::clock;
 use crate::state::lifecycle::Stage;
 use crate::telemetry::Fate;
@@ -37,12 +38,12 @@ pub fn switch(
         return Err(Refusal::UpgradeFailed);
     };
     let Ok(value) = HeaderValue::from_str(&token) else { return Err(Refusal::UpgradeFailed) };
-    let Some(app) = response.body_mut().take_upgraded() else { return Err(Refusal::UpgradeFailed) };
+    let Some(app) = response.body.take_upgraded() else { return Err(Refusal::UpgradeFailed) };
     let mut answer = Response::new(Body::empty());
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    std::mem::swap(answer.headers_mut(), response.headers_mut());
-    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    answer.headers_mut().insert(header::UPGRADE, value);
+    answer.status = StatusCode::SWITCHING_PROTOCOLS;
+    std::mem::swap(&mut answer.headers, &mut response.headers);
+    answer.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    answer.headers.insert(header::UPGRADE, value);
     exchange.upgraded = true;
     exchange.tunnel = Some(Tunnel { client, app, websocket: token.eq_ignore_ascii_case("websocket") });
     Ok(answer)

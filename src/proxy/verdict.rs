@@ -3,7 +3,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::Response;
 use http::header::{self, HeaderName};
 
 use super::exchange::Exchange;
@@ -12,6 +11,7 @@ use super::upload::{Upload, UploadFailure};
 use crate::core::breaker::Outcome;
 use crate::core::framing;
 use crate::core::retry::{self, Pushback};
+use crate::http::Response;
 use crate::plan::RoutePlan;
 use crate::upstream::{ConnectProblem, SendError, Side, UpstreamBody};
 
@@ -154,13 +154,13 @@ fn replay_if(condition: bool) -> Again {
 }
 
 fn judge_answer(response: Response<UpstreamBody>, exchange: &Exchange, route: &RoutePlan) -> (Tried, Verdict) {
-    let status = response.status().as_u16();
-    if framing::check_response(response.version(), status, response.headers()).is_err() {
+    let status = response.status.as_u16();
+    if framing::check_response(response.version, status, &response.headers).is_err() {
         let label = Refusal::ResponseMalformed.label();
         return failed(Refusal::ResponseMalformed, Outcome::Failure, label, Again::No);
     }
-    let unavailable = exchange.is_grpc()
-        && response.headers().get(&GRPC_STATUS).is_some_and(|code| code.as_bytes() == GRPC_UNAVAILABLE);
+    let unavailable =
+        exchange.is_grpc() && response.headers.get(GRPC_STATUS).is_some_and(|code| code.as_bytes() == GRPC_UNAVAILABLE);
     // A plain 500 is one request's bug; these three say that the app as a whole is in trouble.
     let trouble = matches!(status, 502..=504) || unavailable;
     let again = if unavailable {
@@ -181,7 +181,7 @@ fn judge_answer(response: Response<UpstreamBody>, exchange: &Exchange, route: &R
 
 /// gRPC's UNAVAILABLE with the server's pushback, where it has one.
 fn after_unavailable(response: &Response<UpstreamBody>) -> Again {
-    match retry::pushback(response.headers()) {
+    match retry::pushback(&response.headers) {
         Pushback::Unsaid => replay_if(true),
         Pushback::Never => Again::No,
         Pushback::After(after) => Again::Pushback { after },
@@ -192,13 +192,13 @@ fn after_unavailable(response: &Response<UpstreamBody>) -> Again {
 /// wait is known to leave time for a whole attempt.
 fn after_status(response: &Response<UpstreamBody>, exchange: &Exchange, route: &RoutePlan) -> Again {
     let date = |text: &str| -> Option<SystemTime> { httpdate::parse_http_date(text).ok() };
-    let said = response.headers().get(header::RETRY_AFTER);
+    let said = response.headers.get(header::RETRY_AFTER);
     let said = said.and_then(|value| retry::parse_retry_after(value.as_bytes(), exchange.wall_now(), date));
     let fits = |wait: Duration| {
         let left = exchange.time_left();
         wait <= RETRY_AFTER_WAIT_MAX && route.retry.per_try.is_none_or(|per_try| wait + per_try < left)
     };
-    match (response.status().as_u16(), said) {
+    match (response.status.as_u16(), said) {
         (429, None) => Again::No,
         (429, Some(_)) if route.retry.per_try.is_none() => Again::No,
         (_, Some(after)) if fits(after) => Again::Replay { after },

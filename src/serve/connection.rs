@@ -11,7 +11,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::Response;
 use bytes::Bytes;
 use http_body::Body as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,6 +25,7 @@ use super::proxy_protocol;
 use super::stream::{Raw, Stream};
 use super::tls::{self, HandshakeProblem};
 use super::worker::{Seat, Worker};
+use crate::http::Response;
 use crate::http::Writing;
 use crate::http::encode::{self, Persistence};
 use crate::plan::{ListenerPlan, ProxyProtocol};
@@ -188,14 +188,14 @@ async fn finish(ending: Ending, seat: &Seat, activity: &Activity, (proxy, peer):
 
 /// To a client whose head nobody could read: a small answer, in bytes.
 async fn refusal(response: Response<Body>) -> Vec<u8> {
-    let (head, mut body) = response.into_parts();
+    let Response { status, headers, mut body, .. } = response;
     let mut data = Bytes::new();
     while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         data = frame.into_data().unwrap_or_default();
     }
     let mut words = Vec::new();
     let writing = Writing::Length(data.len() as u64);
-    encode::response_head(&mut words, head.status, None, &head.headers, (writing, Persistence::Close));
+    encode::response_head(&mut words, status, None, &headers, (writing, Persistence::Close));
     words.extend_from_slice(&data);
     words
 }

@@ -102,10 +102,10 @@ async fn answer(
     req: http::Request<Incoming>,
     mut open: Open,
 ) -> Result<http::Response<Carried>, Infallible> {
-    let response = proxy.handle(peer, req.map(ClientBody::from)).await;
+    let response = proxy.handle(peer, req.map(ClientBody::from).into()).await;
     open.answered();
     open.waits(true);
-    Ok(response.map(|body| Carried { body, open }))
+    Ok(response.map(|body| Carried { body, open }).into_http())
 }
 
 /// The response body, which keeps the request open until it ends.

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::header;
+use http::{Method, StatusCode, Version};
 use http_body::Body as _;
 use tokio::sync::oneshot;
 
@@ -22,10 +22,11 @@ use super::http::{Ending, Front};
 use super::link::Link;
 use super::stream::Stream;
 use super::worker::Seat;
+use crate::core::fields::Fields;
 use crate::http::encode::{self, Persistence};
 use crate::http::fields;
 use crate::http::wire::{Outbound, Sending};
-use crate::http::{Framing, Reason, RequestHead, Writing};
+use crate::http::{Framing, Request, RequestHead, Response, Writing};
 use crate::proxy::{Body, ClientBody, Feed, Inbound, inbound::Duplex};
 
 type Upgrade = oneshot::Sender<Box<dyn Duplex>>;
@@ -120,12 +121,8 @@ fn request(head: RequestHead, number: u64, link: &Rc<Link>) -> (Request<ClientBo
             (ClientBody::Http1(Inbound::new(feed, number)), None)
         }
     };
-    let mut request = Request::new(body);
-    *request.method_mut() = head.method;
-    *request.uri_mut() = head.uri;
-    *request.version_mut() = head.version;
-    *request.headers_mut() = head.headers;
-    (request, upgrade)
+    let RequestHead { method, uri, version, headers, .. } = head;
+    (Request { method, uri, version, headers, body }, upgrade)
 }
 
 /// What the answer must know of its request.
@@ -159,11 +156,11 @@ struct Answer {
 impl Answer {
     /// Puts the head where it is written from.
     fn begin(response: Response<Body>, client: &Client, link: &Link) -> Self {
-        let (head, body) = response.into_parts();
-        let writing = writing(head.status, client, &body);
-        let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        let Response { status, reason, headers, body, .. } = response;
+        let writing = writing(status, client, &body);
+        let switched = status == StatusCode::SWITCHING_PROTOCOLS;
         let persists =
-            client.persists && writing != Writing::UntilClose && !says_close(&head.headers) && link.is_read(false);
+            client.persists && writing != Writing::UntilClose && !says_close(&headers) && link.is_read(false);
         // An answer of known length may be over before the request's body is; then the connection ends, and says so.
         let persists = persists && (writing == Writing::Chunked || !link.is_coming());
         let persistence = match (client.version, persists) {
@@ -172,11 +169,10 @@ impl Answer {
             (Version::HTTP_10, true) => Persistence::KeepAlive,
             (_, true) => Persistence::Usual,
         };
-        let reason = head.extensions.get::<Reason>().map(|reason| &*reason.0);
         let mut out = Outbound::default();
         out.gather().extend_from_slice(link.answering());
-        encode::response_head(out.gather(), head.status, reason, &head.headers, (writing, persistence));
-        fields::give_back(head.headers);
+        encode::response_head(out.gather(), status, reason.as_deref(), &headers, (writing, persistence));
+        fields::give_back(headers);
         Answer { out, body: Sending::new(body, writing, client.trailers), persists, switched, broken: false }
     }
 
@@ -219,6 +215,6 @@ fn writing(status: StatusCode, client: &Client, body: &Body) -> Writing {
     }
 }
 
-fn says_close(headers: &HeaderMap) -> bool {
+fn says_close(headers: &Fields) -> bool {
     headers.get(header::CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
 }

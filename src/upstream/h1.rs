@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, StatusCode};
+use http::{Method, StatusCode};
 use http_body::{Body, Frame};
 
 use self::exchange::State;
@@ -27,6 +27,7 @@ use super::idle::Idle;
 use super::io::{Io, Upgraded};
 use super::response::Answering;
 use super::tally::Tally;
+use crate::http::Request;
 use crate::http::{self as codec, Extensions, ResponseHead};
 
 /// One connection. Dropping it closes the socket, whatever is going on.
@@ -114,7 +115,7 @@ where
         reused: bool,
     ) -> impl Future<Output = Result<ResponseHead, Failed>> {
         let mut begun = false;
-        let method = req.method().clone();
+        let method = req.method.clone();
         poll_fn(move |cx| {
             let state = &mut *self.state.borrow_mut();
             if !begun {

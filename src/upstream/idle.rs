@@ -20,7 +20,6 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName};
 use tokio::task::AbortHandle;
 
 use super::h1::Conn;
@@ -28,6 +27,7 @@ use super::learned::IdleTimeout;
 use super::pool::now;
 use super::sweep::{Sweep, Sweeper};
 use super::tally::Tally;
+use crate::core::fields::Fields;
 
 /// The idle connections of a pool, oldest first.
 pub(super) struct Idle<B> {
@@ -202,8 +202,8 @@ impl<B: 'static> Idle<B> {
     }
 
     /// Reads `Keep-Alive: timeout=` from a response.
-    pub(super) fn announced(&self, headers: &HeaderMap) {
-        if let Some(timeout) = headers.get(KEEP_ALIVE).and_then(|value| keep_alive_timeout(value.as_bytes())) {
+    pub(super) fn announced(&self, headers: &Fields) {
+        if let Some(timeout) = headers.get("keep-alive").and_then(|value| keep_alive_timeout(value.as_bytes())) {
             self.learned.borrow_mut().announced(timeout);
         }
     }
@@ -281,7 +281,6 @@ fn keep_alive_timeout(value: &[u8]) -> Option<Duration> {
     })
 }
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// A connection used more recently than this is taken without polling the sockets first.
 const QUIET: Duration = Duration::from_millis(10);
 /// How late the end of a connection that the app closed while it was idle may come, on a busy machine.
@@ -290,13 +289,13 @@ const RACE_MAX: Duration = Duration::from_millis(50);
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use http::Request;
     use tokio::io::AsyncReadExt;
     use tokio::net::UnixStream;
     use tokio::runtime::Runtime;
     use tokio::task::LocalSet;
 
     use super::*;
+    use crate::http::Request;
     use crate::upstream::RequestBody;
     use crate::upstream::h1::Failed;
     use crate::upstream::io::{Io, Socket};
@@ -411,9 +410,9 @@ mod tests {
         local.block_on(&runtime, async {
             let (conn, _age) = idle.pop(now(), true).expect("still looks alive");
             let body = RequestBody::Full(Bytes::from_static(b"1"));
-            let mut req = Request::post("/pay").body(body).expect("a request");
+            let mut req = Request::from(http::Request::post("/pay").body(body).expect("a request"));
             let Err(Failed::NeverWritten) = conn.send(&mut req, true).await else { panic!("not given back") };
-            assert!(matches!(req.body(), RequestBody::Full(body) if body == "1"));
+            assert!(matches!(&req.body, RequestBody::Full(body) if body == "1"));
         });
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::UPGRADE;
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, StatusCode};
 use http_body::Body;
 
 use super::body::{RequestBody, Watched};
@@ -27,7 +27,8 @@ use super::response::UpstreamBody;
 use super::spec::{EndpointSpec, Protocol, SendHow};
 use super::tally::{Counts, Tally};
 use crate::core::units::Address;
-use crate::http::{Reason, ResponseHead};
+use crate::http::ResponseHead;
+use crate::http::{Request, Response};
 
 /// The connections of one worker to one endpoint. `B` is the request body; one pool sends one type of body, so that
 /// none is boxed.
@@ -97,7 +98,7 @@ where
             Protocol::Http1 => Choice::Http1,
             Protocol::Http2 => Choice::Http2(Alpn::Http2),
             // Upgrades exist on HTTP/1.1 only (RFC 8441 is not offered).
-            Protocol::Auto if req.headers().contains_key(UPGRADE) => Choice::Http1,
+            Protocol::Auto if req.headers.contains(UPGRADE) => Choice::Http1,
             Protocol::Auto if plain && how.want_http2 => Choice::Http2(Alpn::Http2),
             Protocol::Auto if plain || self.chose_http2.get() == Some(false) => Choice::Http1,
             Protocol::Auto => Choice::Http2(Alpn::Any),
@@ -166,14 +167,7 @@ where
         } else {
             UpstreamBody::http1(conn, reused)
         };
-        let mut res = Response::new(body);
-        *res.status_mut() = head.status;
-        *res.version_mut() = head.version;
-        *res.headers_mut() = head.headers;
-        if let Some(reason) = head.reason {
-            res.extensions_mut().insert(Reason(reason));
-        }
-        res
+        Response { status: head.status, reason: head.reason, version: head.version, headers: head.headers, body }
     }
 
     async fn send_http2(self: &Rc<Self>, req: &mut Request<B>, how: SendHow, alpn: Alpn) -> Sent<B> {
@@ -194,6 +188,7 @@ where
                     if seat.reused {
                         self.tally.reused();
                     }
+                    let res = Response::from(res);
                     return Sent::Over(Ok(res.map(|body| UpstreamBody::http2(body, seat.stream, seat.reused))));
                 }
                 Err(error) => error,
@@ -204,7 +199,7 @@ where
             };
             // The connection is going away (GOAWAY, closed) and had not begun with this request.
             self.streams.forget(&seat);
-            *req.body_mut() = message.into_body().into_inner();
+            req.body = message.into_body().into_inner();
         }
         Sent::Over(Err(SendError::NeverWritten))
     }
@@ -316,13 +311,13 @@ enum Sent<B> {
     NotHttp2(Option<Rc<Conn<B>>>),
 }
 
-/// A request of its own with the body of this one.
-fn take_body<B: Default>(req: &mut Request<B>) -> Request<B> {
-    let mut taken = Request::new(std::mem::take(req.body_mut()));
-    req.method().clone_into(taken.method_mut());
-    req.uri().clone_into(taken.uri_mut());
-    req.headers().clone_into(taken.headers_mut());
-    *taken.version_mut() = req.version();
+/// A request of its own, in the form of the `http` crate, with the body of this one.
+fn take_body<B: Default>(req: &mut Request<B>) -> http::Request<B> {
+    let mut taken = http::Request::new(std::mem::take(&mut req.body));
+    req.method.clone_into(taken.method_mut());
+    req.uri.clone_into(taken.uri_mut());
+    *taken.headers_mut() = req.headers.to_map();
+    *taken.version_mut() = req.version;
     taken
 }
 

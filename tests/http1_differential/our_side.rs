@@ -38,7 +38,7 @@ pub fn requests(input: &[u8]) -> Reading {
         let (body, problem) = body(head.framing, Extensions::Refused, &mut buffer);
         let line = format!("{} {} {:?}", head.method, head.uri, head.version);
         let whole = body.is_some();
-        reading.messages.push(Seen { line, fields: fields(&head.headers), body });
+        reading.messages.push(Seen { line, fields: fields(&head.headers.to_map()), body });
         reading.refused = problem;
         reading.closed = whole && !head.persists;
         if !head.persists || !whole {
@@ -69,7 +69,7 @@ pub fn response(input: &[u8]) -> Reading {
         }
         let (body, problem) = body(head.framing, Extensions::Skipped, &mut buffer);
         let line = format!("{status} {:?}", head.version);
-        reading.messages.push(Seen { line, fields: fields(&head.headers), body });
+        reading.messages.push(Seen { line, fields: fields(&head.headers.to_map()), body });
         reading.refused = problem;
         return reading;
     }

@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 
 use super::Run;
 use crate::core::deadline;
+use crate::core::fields::Fields;
 use crate::core::retry::{GRPC_PREVIOUS_ATTEMPTS, X_ATTEMPT};
 use crate::http::encode;
 use crate::plan::EndpointPlan;
@@ -21,19 +22,20 @@ impl Run<'_> {
         &self,
         exchange: &Exchange,
         to: &EndpointPlan,
-        fields: &mut HeaderMap,
+        fields: &mut Fields,
         number: u32,
         now: Instant,
     ) {
         let left = exchange.deadline.saturating_duration_since(now);
         let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        if fields.contains_key(&X_ENVOY_TIMEOUT) {
-            fields.insert(X_ENVOY_TIMEOUT, encode::number(millis));
+        let mut digits = [0; 20];
+        if fields.contains(X_ENVOY_TIMEOUT) {
+            fields.make(X_ENVOY_TIMEOUT, &[encode::decimal(millis, &mut digits)]);
         }
-        if !exchange.is_grpc() {
-            fields.insert(X_REQUEST_TIMEOUT, encode::number(millis));
-        } else if let Ok(value) = HeaderValue::try_from(deadline::format_grpc_timeout(left)) {
-            fields.insert(GRPC_TIMEOUT, value);
+        if exchange.is_grpc() {
+            fields.make(GRPC_TIMEOUT, &[deadline::format_grpc_timeout(left).as_bytes()]);
+        } else {
+            fields.make(X_REQUEST_TIMEOUT, &[encode::decimal(millis, &mut digits)]);
         }
         let before = self.previous.saturating_add(number - 1);
         if number > 1 {

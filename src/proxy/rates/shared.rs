@@ -1,10 +1,9 @@
 //! The limits of a route that replicas count together: one question to the store for all of them, and what is done
 //! without an answer.
 
-use http::HeaderMap;
-
 use super::{Charged, Standing, Who, refund};
 use crate::core::bucket::Decision;
+use crate::core::fields::Fields;
 use crate::core::store::{Ask, WhenAway};
 use crate::plan::{LimitPlan, RoutePlan};
 use crate::proxy::exchange::Exchange;
@@ -15,7 +14,7 @@ use crate::proxy::refusal::Refusal;
 pub async fn ask(
     exchange: &mut Exchange,
     route: &RoutePlan,
-    fields: &HeaderMap,
+    fields: &Fields,
     link: &Link,
     charged: &Charged,
 ) -> Result<(), Refusal> {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Response, StatusCode};
 
 use super::{Entry, whole_seconds};
+use crate::http::Response;
 use crate::proxy::body::Body;
 use crate::proxy::exchange::{Exchange, Form};
 
@@ -56,7 +57,7 @@ fn page(entry: &Entry, message: Option<&str>, wait: Option<Duration>, request_id
     );
     let mut response = with_body(status, "text/html; charset=utf-8", body);
     // The page needs its style and nothing else, whatever the policy for the app's own pages is.
-    response.headers_mut().insert(
+    response.headers.insert(
         header::CONTENT_SECURITY_POLICY,
         HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
     );
@@ -66,7 +67,7 @@ fn page(entry: &Entry, message: Option<&str>, wait: Option<Duration>, request_id
 /// gRPC's own errors are HTTP 200 with the status in the header block ("Trailers-Only", gRPC over HTTP/2).
 fn grpc(entry: &Entry) -> Response<Body> {
     let mut response = Response::new(Body::empty());
-    let headers = response.headers_mut();
+    let headers = &mut response.headers;
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(entry.grpc)));
     if let Ok(message) = HeaderValue::from_str(&format!("{} ({})", entry.title, entry.label)) {
@@ -77,8 +78,8 @@ fn grpc(entry: &Entry) -> Response<Body> {
 
 fn with_body(status: StatusCode, kind: &'static str, body: String) -> Response<Body> {
     let mut response = Response::new(Body::full(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.status = status;
+    response.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 

@@ -4,12 +4,14 @@ use std::io;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{self, HeaderMap};
-use http::{Method, Request};
+use http::Method;
+use http::header;
 use http_body::{Body, Frame};
 use tokio::task::AbortHandle;
 
 use super::Failed;
+use crate::core::fields::Fields;
+use crate::http::Request;
 use crate::http::encode;
 use crate::http::wire::{Outbound, Sending, Trouble, poll_fill};
 use crate::http::{self as codec, Extensions, Framing, HeadProblem, HeadReader, Piece, ResponseHead, Writing};
@@ -86,11 +88,11 @@ where
     pub(super) fn begin(&mut self, req: &mut Request<B>, cx: &mut Context<'_>) -> Result<(), Failed> {
         let writing = writing(req);
         let before = self.io.as_ref().map_or(0, Io::accepted);
-        let target = req.uri().path_and_query().map_or("/", |target| target.as_str());
-        encode::request_head(self.out.gather(), req.method(), target, req.headers(), writing);
+        let target = req.uri.path_and_query().map_or("/", |target| target.as_str());
+        encode::request_head(self.out.gather(), &req.method, target, &req.headers, writing);
         self.upload_failed = false;
         self.interim = 0;
-        if req.body().is_end_stream() && writing != Writing::Chunked {
+        if req.body.is_end_stream() && writing != Writing::Chunked {
             // Nothing more is needed of it, unless it has to be given back.
             let written = self.write(cx);
             return match written {
@@ -99,8 +101,8 @@ where
                 Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
             };
         }
-        let trailers = req.headers().contains_key(header::TRAILER);
-        self.upload = Some(Sending::new(std::mem::take(req.body_mut()), writing, trailers));
+        let trailers = req.headers.contains(header::TRAILER);
+        self.upload = Some(Sending::new(std::mem::take(&mut req.body), writing, trailers));
         match self.upload(cx) {
             Err(error) => Err(Failed::Sent(error)),
             Ok(_) if self.is_lost(before) => Err(Failed::Sent(SendError::NeverWritten)),
@@ -254,7 +256,7 @@ where
 
 /// How a request's body is framed. `prepare` has put the fields of the head in order.
 fn writing<B: Body>(req: &Request<B>) -> Writing {
-    let (told, body) = (content_length(req.headers()), req.body());
+    let (told, body) = (content_length(&req.headers), &req.body);
     if body.is_end_stream() {
         return if told.is_some() { Writing::Length(0) } else { Writing::Never };
     }
@@ -264,8 +266,8 @@ fn writing<B: Body>(req: &Request<B>) -> Writing {
     }
 }
 
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+fn content_length(headers: &Fields) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str()?.parse().ok()
 }
 
 fn cause<E: Into<BoxError>>(trouble: Trouble<E>) -> BoxError {

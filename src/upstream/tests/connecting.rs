@@ -18,8 +18,8 @@ fn a_refused_connection_gives_the_request_back() {
         let error = pool.send(&mut held, how()).await.expect_err("refused");
         assert!(matches!(&error, SendError::ConnectRefused { cause, .. } if cause.problem == ConnectProblem::Refused));
         assert_eq!((error.label(), error.side(), error.was_never_written()), ("connect_refused", Side::App, true));
-        assert_eq!(held.uri(), "/held");
-        assert!(matches!(held.body(), RequestBody::Channel(_)));
+        assert_eq!(held.uri, "/held");
+        assert!(matches!(&held.body, RequestBody::Channel(_)));
         assert_eq!(pool.counts(), Default::default());
     });
 }

@@ -26,7 +26,7 @@ fn asked(script: Script, service: &'static str) -> (Result<(), Unhealthy>, Vec<u
         let (address, app) = app(async move |listener| {
             let stream = accept(&listener).await;
             let (tell, told) = tokio::sync::mpsc::unbounded_channel();
-            let service = service_fn(move |req: Request<Incoming>| {
+            let service = service_fn(move |req: http::Request<Incoming>| {
                 let tell = tell.clone();
                 async move {
                     assert_eq!((req.method().as_str(), req.uri().path()), ("POST", "/grpc.health.v1.Health/Check"));
@@ -47,13 +47,13 @@ fn asked(script: Script, service: &'static str) -> (Result<(), Unhealthy>, Vec<u
     })
 }
 
-fn answer((status, kind, message, code): Script) -> Response<Frames> {
+fn answer((status, kind, message, code): Script) -> http::Response<Frames> {
     let mut trailers = HeaderMap::new();
     if !code.is_empty() {
         trailers.insert("grpc-status", HeaderValue::from_static(code));
     }
     let frames = Frames([Frame::data(Bytes::from_static(message)), Frame::trailers(trailers)].into());
-    Response::builder().status(status).header("content-type", kind).body(frames).expect("test data")
+    http::Response::builder().status(status).header("content-type", kind).body(frames).expect("test data")
 }
 
 struct Frames(VecDeque<Frame<Bytes>>);

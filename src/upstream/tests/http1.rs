@@ -1,7 +1,7 @@
 //! HTTP/1.1: reuse, the keep-alive race, bodies that break off, framing, upgrades.
 
 use http::header::{CONNECTION, HOST, UPGRADE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::Frame;
 use socket2::SockRef;
 use tokio::sync::oneshot;
@@ -22,11 +22,11 @@ fn a_second_request_reuses_the_connection() {
         .await;
         let pool = pool(address);
         let res = pool.send(&mut get("/a"), how()).await.expect("a response");
-        assert!(!res.body().reused());
+        assert!(!res.body.reused());
         assert_eq!(text(res).await.expect("whole"), "one");
         assert_eq!((pool.counts().idle, pool.counts().active), (1, 0));
         let res = pool.send(&mut get("/b"), how()).await.expect("a response");
-        assert!(res.body().reused());
+        assert!(res.body.reused());
         assert_eq!(pool.counts().active, 1);
         assert_eq!(text(res).await.expect("whole"), "two");
         assert_eq!((pool.counts().opened, pool.counts().reused, pool.counts().idle), (1, 1, 1));
@@ -111,7 +111,7 @@ fn a_post_is_never_lost_to_a_connection_closed_while_idle() {
             close.send(()).expect("the app waits");
             was_closed.await.expect("the app closed");
             let res = pool.send(&mut post("/pay", "1"), how).await.expect("an invisible second try");
-            assert!(!res.body().reused());
+            assert!(!res.body.reused());
             assert_eq!(text(res).await.expect("whole"), "two");
             assert!(app.await.expect("the app").starts_with("POST /pay HTTP/1.1"));
             assert_eq!(pool.counts().opened, 2);
@@ -174,7 +174,7 @@ fn a_body_cut_short_is_an_error_and_never_a_clean_end() {
             })
             .await;
             let pool = pool(address);
-            let mut body = pool.send(&mut get("/"), how()).await.expect("a response").into_body();
+            let mut body = pool.send(&mut get("/"), how()).await.expect("a response").body;
             assert_eq!(chunk(&mut body).await.expect("a frame").expect("data"), "hello");
             go.send(()).expect("the app waits");
             let error = chunk(&mut body).await.expect("not a clean end").expect_err("an error");
@@ -196,7 +196,7 @@ fn leaving_a_response_early_closes_its_connection() {
         })
         .await;
         let pool = pool(address);
-        let mut body = pool.send(&mut get("/"), how()).await.expect("a response").into_body();
+        let mut body = pool.send(&mut get("/"), how()).await.expect("a response").body;
         assert_eq!(chunk(&mut body).await.expect("a frame").expect("data"), "hello");
         drop(body);
         app.await.expect("the app saw the close");
@@ -276,10 +276,10 @@ fn trailers_pass_in_both_directions() {
         sender.send(Ok(Frame::trailers(trailers))).await.expect("room");
         drop(sender);
         let mut req = request("POST", "/", body);
-        req.headers_mut().insert("trailer", HeaderValue::from_static("sum"));
-        req.headers_mut().insert("te", HeaderValue::from_static("trailers"));
+        req.headers.insert(HeaderName::from_static("trailer"), HeaderValue::from_static("sum"));
+        req.headers.insert(HeaderName::from_static("te"), HeaderValue::from_static("trailers"));
         let res = pool.send(&mut { req }, how()).await.expect("a response");
-        let collected = res.into_body().collect().await.expect("whole");
+        let collected = res.body.collect().await.expect("whole");
         assert_eq!(collected.trailers().and_then(|trailers| trailers.get("sum")), Some(&HeaderValue::from_static("7")));
         let (head, sent, _open) = app.await.expect("the app");
         assert!(head.contains("te: trailers\r\n"), "{head}");
@@ -325,11 +325,11 @@ fn an_early_answer_does_not_pool_a_connection_that_is_still_sending() {
         let pool = pool(address);
         let (_sender, body) = RequestBody::channel(1);
         let res = pool.send(&mut request("POST", "/", body), how()).await.expect("a response");
-        assert_eq!(res.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(res.status, StatusCode::PAYLOAD_TOO_LARGE);
         assert_eq!(text(res).await.expect("whole"), "no");
         assert_eq!(pool.counts().idle, 0);
         let res = pool.send(&mut get("/"), how()).await.expect("a response");
-        assert!(!res.body().reused());
+        assert!(!res.body.reused());
         assert_eq!(text(res).await.expect("whole"), "yes");
     });
 }
@@ -375,11 +375,11 @@ fn an_upgrade_passes_and_its_connection_is_never_pooled() {
         .await;
         let pool = pool(address);
         let mut req = get("/chat");
-        req.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        req.headers_mut().insert(UPGRADE, HeaderValue::from_static("echo"));
+        req.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        req.headers.insert(UPGRADE, HeaderValue::from_static("echo"));
         let mut res = pool.send(&mut { req }, how()).await.expect("a response");
-        assert_eq!(res.status(), StatusCode::SWITCHING_PROTOCOLS);
-        let mut upgraded = res.body_mut().take_upgraded().expect("an upgrade");
+        assert_eq!(res.status, StatusCode::SWITCHING_PROTOCOLS);
+        let mut upgraded = res.body.take_upgraded().expect("an upgrade");
         upgraded.write_all(b"ping").await.expect("writable");
         let mut said = [0; 6];
         upgraded.read_exact(&mut said).await.expect("readable");
@@ -403,7 +403,7 @@ fn informational_answers_are_skipped() {
         .await;
         let pool = pool(address);
         let res = pool.send(&mut get("/"), how()).await.expect("a response");
-        assert_eq!(res.status(), StatusCode::OK);
+        assert_eq!(res.status, StatusCode::OK);
         assert_eq!(text(res).await.expect("whole"), "ok");
     });
 }
@@ -444,7 +444,7 @@ fn an_announced_idle_timeout_is_learned_and_close_idle_closes() {
         .await;
         let pool = pool(address);
         let mut req = get("/");
-        req.headers_mut().insert(HOST, HeaderValue::from_static("shop.test"));
+        req.headers.insert(HOST, HeaderValue::from_static("shop.test"));
         text(pool.send(&mut { req }, how()).await.expect("a response")).await.expect("whole");
         assert_eq!(pool.learned_idle_timeout(), Some(Duration::from_secs(5)));
         pool.close_idle();
@@ -491,7 +491,7 @@ fn an_early_refusal_reaches_the_client_although_the_app_hung_up() {
             }
             let req = request("POST", "/", body);
             let res = pool.send(&mut { req }, once()).await.expect("the refusal");
-            assert_eq!(res.status(), StatusCode::PAYLOAD_TOO_LARGE);
+            assert_eq!(res.status, StatusCode::PAYLOAD_TOO_LARGE);
             assert_eq!(text(res).await.expect("whole"), "no");
         });
     }

@@ -69,14 +69,14 @@ async fn serve_http2<S>(
 ) where
     S: AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
 {
-    let service = service_fn(move |req: Request<Incoming>| {
+    let service = service_fn(move |req: http::Request<Incoming>| {
         seen.borrow_mut().push(format!("{} {}", req.method(), req.uri()));
         let release = Rc::clone(&release);
         async move {
             if req.uri().path() == "/hold" {
                 release.notified().await;
             }
-            Ok::<_, Infallible>(Response::new(req.into_body()))
+            Ok::<_, Infallible>(http::Response::new(req.into_body()))
         }
     });
     let mut builder = http2::Builder::new(LocalExecutor);
@@ -97,12 +97,12 @@ fn prior_knowledge_reuses_one_connection_and_carries_bodies() {
         let pool = pool(app.address.clone());
         let how = SendHow { want_http2: true, ..how() };
         let mut req = post("/echo", "hello");
-        req.headers_mut().insert("host", http::HeaderValue::from_static("shop.test"));
+        req.headers.insert(http::header::HOST, http::HeaderValue::from_static("shop.test"));
         let res = pool.send(&mut { req }, how).await.expect("a response");
-        assert_eq!((res.version(), res.body().reused()), (http::Version::HTTP_2, false));
+        assert_eq!((res.version, res.body.reused()), (http::Version::HTTP_2, false));
         assert_eq!(text(res).await.expect("whole"), "hello");
         let res = pool.send(&mut get("/echo"), how).await.expect("a response");
-        assert!(res.body().reused());
+        assert!(res.body.reused());
         text(res).await.expect("whole");
         assert_eq!(app.seen.borrow().as_slice(), ["POST http://shop.test/echo", "GET http://app.test/echo"]);
         assert_eq!((pool.counts().opened, pool.counts().reused, app.accepted()), (1, 1, 1));
@@ -143,7 +143,7 @@ fn many_requests_at_once_share_one_opening() {
                 .map(|_| {
                     let pool = Rc::clone(&pool);
                     tokio::task::spawn_local(async move {
-                        pool.send(&mut get("/hold"), how()).await.expect("a response").status()
+                        pool.send(&mut get("/hold"), how()).await.expect("a response").status
                     })
                 })
                 .collect();
@@ -194,7 +194,7 @@ fn an_opening_that_is_given_up_is_taken_over() {
         assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(first.as_mut().poll(cx).is_pending())).await);
         let second = tokio::task::spawn_local({
             let pool = Rc::clone(&pool);
-            async move { pool.send(&mut get("/echo"), how()).await.map(|res| res.status()) }
+            async move { pool.send(&mut get("/echo"), how()).await.map(|res| res.status) }
         });
         tokio::task::yield_now().await;
         drop(first);
@@ -274,7 +274,7 @@ fn leaving_a_response_early_frees_its_stream() {
         let (sender, body) = RequestBody::channel(1);
         sender.send(Ok(Frame::data(Bytes::from_static(b"abc")))).await.expect("room");
         let mut res = pool.send(&mut request("POST", "/echo", body), how()).await.expect("a response");
-        assert_eq!(chunk(res.body_mut()).await.expect("a frame").expect("data"), "abc");
+        assert_eq!(chunk(&mut res.body).await.expect("a frame").expect("data"), "abc");
         drop(res);
         drop(sender);
         until(|| pool.counts().active == 0).await;

@@ -16,7 +16,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -25,6 +24,7 @@ use tokio::task::{JoinHandle, LocalSet};
 
 use super::{EndpointSpec, Pool, Protocol, RequestBody, SendHow, UpstreamBody, UpstreamBodyError};
 use crate::core::units::Address;
+use crate::http::{Request, Response};
 
 /// Runs a test as a worker would.
 fn on_a_worker<F: Future>(test: F) -> F::Output {
@@ -107,7 +107,7 @@ fn once() -> SendHow {
 }
 
 fn request(method: &str, path: &str, body: RequestBody) -> Request<RequestBody> {
-    Request::builder().method(method).uri(path).body(body).expect("test data")
+    http::Request::builder().method(method).uri(path).body(body).expect("test data").into()
 }
 
 fn get(path: &str) -> Request<RequestBody> {
@@ -119,7 +119,7 @@ fn post(path: &str, body: &'static str) -> Request<RequestBody> {
 }
 
 async fn text(res: Response<UpstreamBody>) -> Result<String, UpstreamBodyError> {
-    let whole = res.into_body().collect().await?.to_bytes();
+    let whole = res.body.collect().await?.to_bytes();
     Ok(String::from_utf8(whole.to_vec()).expect("text"))
 }
 

@@ -84,9 +84,9 @@ async fn secure_app(acceptor: TlsAcceptor) -> Address {
             tokio::task::spawn_local(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 let io = hyper_util::rt::TokioIo::new(stream);
-                let service = hyper::service::service_fn(async |req: Request<hyper::body::Incoming>| {
+                let service = hyper::service::service_fn(async |req: http::Request<hyper::body::Incoming>| {
                     let said = format!("{:?}", req.version());
-                    Ok::<_, std::convert::Infallible>(Response::new(http_body_util::Full::new(Bytes::from(said))))
+                    Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Full::new(Bytes::from(said))))
                 });
                 if io.inner().get_ref().1.alpn_protocol() == Some(b"h2") {
                     let builder = hyper::server::conn::http2::Builder::new(crate::upstream::rt::LocalExecutor);

@@ -1,0 +1,483 @@
+//! The fields of one message's head: lines in the order they came, in the bytes they came in, and what was put in,
+//! changed or taken out on the way.
+//!
+//! A list and not a map: a head has a dozen fields, and comparing a number for each costs less than hashing one name.
+//! Nothing is copied when a head is read, and what nobody changes leaves as it came, spelling and order included. What
+//! is put in is written at once as it will leave, into one buffer of the list: no field is an allocation of its own, and
+//! lines that stand together leave together.
+//!
+//! A value is always one that a field may have (RFC 9110 §5.5): those that came were looked at by the parser, those
+//! that are given are `HeaderValue`s, and those that are made are checked here.
+
+use std::borrow::Borrow;
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+/// Where something begins and ends in its buffer; heads are far below 4 GB.
+pub type Span = (u32, u32);
+
+/// The fields of a head.
+#[derive(Clone, Debug, Default)]
+pub struct Fields {
+    /// What the lines that came lie in.
+    head: Bytes,
+    /// What the lines that were put in lie in.
+    made: Vec<u8>,
+    lines: Vec<Line>,
+    /// The marks of the names that are or were there: most look-ups are for one that is not.
+    marks: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    key: u32,
+    name: Span,
+    value: Span,
+    lies: Lies,
+    /// It stands in its buffer as it is to be written, with its end.
+    whole: bool,
+    /// HTTP/2 may not remember it (RFC 7541 §7.1.3).
+    sensitive: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lies {
+    Head,
+    Made,
+}
+
+/// A field's name, spelled as it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Name<'f> {
+    key: u32,
+    text: &'f [u8],
+}
+
+impl<'f> Name<'f> {
+    pub fn as_bytes(self) -> &'f [u8] {
+        self.text
+    }
+
+    /// Whether it is `name`, which is written in lower case.
+    #[inline]
+    pub fn is(self, name: &str) -> bool {
+        self.key == key(name.as_bytes()) && self.text.eq_ignore_ascii_case(name.as_bytes())
+    }
+}
+
+/// A field's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Value<'f>(&'f [u8]);
+
+impl<'f> Value<'f> {
+    pub fn as_bytes(self) -> &'f [u8] {
+        self.0
+    }
+
+    /// As text, if it is printable ASCII, blanks and tabs.
+    pub fn to_str(self) -> Option<&'f str> {
+        let printable = |byte: u8| byte == b'\t' || (b' '..=b'~').contains(&byte);
+        let all = self.0.iter().fold(true, |all, byte| all & printable(*byte));
+        if all { std::str::from_utf8(self.0).ok() } else { None }
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl PartialEq<str> for Value<'_> {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl PartialEq<&str> for Value<'_> {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl Fields {
+    /// Another line of the head, whose name and value lie there in `head`; both have been looked at by the parser.
+    #[inline]
+    pub fn came(&mut self, head: &[u8], name: Span, value: Span) {
+        let plain = name.1 + 2 == value.0
+            && head.get(name.1 as usize..value.0 as usize) == Some(b": ")
+            && head.get(value.1 as usize..value.1 as usize + 2) == Some(b"\r\n");
+        let key = key(slice(head, name));
+        self.push(Line { key, name, value, lies: Lies::Head, whole: plain, sensitive: false });
+    }
+
+    /// The bytes of the lines that came.
+    pub fn lie_in(&mut self, head: Bytes) {
+        self.head = head;
+    }
+
+    /// Takes everything out; the memory stays.
+    pub fn clear(&mut self) {
+        self.head = Bytes::new();
+        self.made.clear();
+        self.lines.clear();
+        self.marks = 0;
+    }
+
+    #[inline]
+    fn push(&mut self, line: Line) {
+        self.marks |= mark(line.key);
+        self.lines.push(line);
+    }
+
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Room that has been allocated: lines, and bytes of what is put in.
+    pub fn capacity(&self) -> (usize, usize) {
+        (self.lines.capacity(), self.made.capacity())
+    }
+
+    pub fn reserve(&mut self, lines: usize, bytes: usize) {
+        self.lines.reserve(lines);
+        self.made.reserve(bytes);
+    }
+
+    /// The first value of a field; `name` is in lower case, as everywhere here.
+    #[inline]
+    pub fn get(&self, name: impl AsRef<str>) -> Option<Value<'_>> {
+        self.find(0, name.as_ref().as_bytes()).map(|at| self.value(&self.lines[at]))
+    }
+
+    /// All values of a field, in their order.
+    pub fn get_all<'f>(&'f self, name: &'f str) -> impl DoubleEndedIterator<Item = Value<'f>> {
+        let key = key(name.as_bytes());
+        self.lines.iter().filter(move |line| self.is(line, key, name.as_bytes())).map(|line| self.value(line))
+    }
+
+    #[inline]
+    pub fn contains(&self, name: impl AsRef<str>) -> bool {
+        self.find(0, name.as_ref().as_bytes()).is_some()
+    }
+
+    /// The first value of a field, to be kept or given on; one that came shares its bytes.
+    pub fn share(&self, name: impl AsRef<str>) -> Option<HeaderValue> {
+        self.find(0, name.as_ref().as_bytes()).and_then(|at| self.shared(&self.lines[at]))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Name<'_>, Value<'_>)> {
+        self.lines.iter().map(|line| (self.name(line), self.value(line)))
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = Name<'_>> {
+        self.lines.iter().map(|line| self.name(line))
+    }
+
+    /// Appends the lines as they leave, but for those that stay behind.
+    #[inline]
+    pub fn write(&self, out: &mut Vec<u8>, mut stays: impl FnMut(Name<'_>) -> bool) {
+        // Lines that lie behind one another are copied together.
+        let mut run = (Lies::Head, (0, 0));
+        for line in &self.lines {
+            if stays(self.name(line)) {
+                continue;
+            }
+            let (lies, span) = (line.lies, (line.name.0, line.value.1 + 2));
+            if line.whole && lies == run.0 && span.0 == run.1.1 {
+                run.1.1 = span.1;
+                continue;
+            }
+            out.extend_from_slice(slice(self.buffer(run.0), run.1));
+            run = (lies, if line.whole { span } else { (0, 0) });
+            if !line.whole {
+                write_line(out, self.name(line).text, &[self.value(line).0]);
+            }
+        }
+        out.extend_from_slice(slice(self.buffer(run.0), run.1));
+    }
+
+    /// Sets a field: one line of it is left, where the first one was.
+    pub fn insert(&mut self, name: impl AsRef<str>, value: impl Borrow<HeaderValue>) {
+        let line = self.put(name.as_ref(), &[value.borrow().as_bytes()]);
+        self.set(name.as_ref(), line);
+    }
+
+    /// Another line of a field.
+    pub fn append(&mut self, name: impl AsRef<str>, value: impl Borrow<HeaderValue>) {
+        let line = self.put(name.as_ref(), &[value.borrow().as_bytes()]);
+        self.push(line);
+    }
+
+    /// Sets a field to these pieces, one behind the other. A value that no field may have takes the field out: what
+    /// somebody else wrote must not stay in its place.
+    pub fn make(&mut self, name: impl AsRef<str>, pieces: &[&[u8]]) {
+        let line = self.put(name.as_ref(), pieces);
+        let good = slice(&self.made, line.value).iter().fold(true, |good, byte| good & may_stand(*byte));
+        if good { self.set(name.as_ref(), line) } else { self.remove(name) }
+    }
+
+    fn put(&mut self, name: &str, pieces: &[&[u8]]) -> Line {
+        let start = self.made.len() as u32;
+        write_line(&mut self.made, name.as_bytes(), pieces);
+        let colon = start + name.len() as u32;
+        let value = (colon + 2, self.made.len() as u32 - 2);
+        let key = key(name.as_bytes());
+        Line { key, name: (start, colon), value, lies: Lies::Made, whole: true, sensitive: false }
+    }
+
+    fn set(&mut self, name: &str, line: Line) {
+        match self.find(0, name.as_bytes()) {
+            None => self.push(line),
+            Some(first) => {
+                self.remove_from(first + 1, name.as_bytes());
+                self.lines[first] = line;
+            }
+        }
+    }
+
+    /// Takes out every line of a field.
+    pub fn remove(&mut self, name: impl AsRef<str>) {
+        self.remove_from(0, name.as_ref().as_bytes());
+    }
+
+    fn remove_from(&mut self, start: usize, name: &[u8]) {
+        let mut start = start;
+        while let Some(at) = self.find(start, name) {
+            self.lines.remove(at);
+            start = at;
+        }
+    }
+
+    /// Takes out every line whose name is not to stay.
+    pub fn retain(&mut self, mut stays: impl FnMut(Name<'_>) -> bool) {
+        let (head, made) = (&self.head, &self.made);
+        self.lines.retain(|line| {
+            let buffer: &[u8] = if line.lies == Lies::Head { head } else { made };
+            stays(Name { key: line.key, text: slice(buffer, line.name) })
+        });
+    }
+
+    /// As the `http` crate has it, for HTTP/2; what came is shared.
+    pub fn to_map(&self) -> HeaderMap {
+        let mut map = HeaderMap::with_capacity(self.lines.len());
+        for line in &self.lines {
+            // The parser takes no other names and values than these.
+            if let (Ok(name), Some(mut value)) = (HeaderName::from_bytes(self.name(line).text), self.shared(line)) {
+                value.set_sensitive(line.sensitive);
+                map.append(name, value);
+            }
+        }
+        map
+    }
+
+    #[inline]
+    fn find(&self, start: usize, name: &[u8]) -> Option<usize> {
+        let key = key(name);
+        if self.marks & mark(key) == 0 {
+            return None;
+        }
+        let found = self.lines.get(start..)?.iter().position(|line| self.is(line, key, name));
+        found.map(|at| start + at)
+    }
+
+    #[inline]
+    fn is(&self, line: &Line, key: u32, name: &[u8]) -> bool {
+        line.key == key && self.name(line).text.eq_ignore_ascii_case(name)
+    }
+
+    #[inline]
+    fn name(&self, line: &Line) -> Name<'_> {
+        Name { key: line.key, text: slice(self.buffer(line.lies), line.name) }
+    }
+
+    #[inline]
+    fn value(&self, line: &Line) -> Value<'_> {
+        Value(slice(self.buffer(line.lies), line.value))
+    }
+
+    #[inline]
+    fn buffer(&self, lies: Lies) -> &[u8] {
+        match lies {
+            Lies::Head => &self.head,
+            Lies::Made => &self.made,
+        }
+    }
+
+    fn shared(&self, line: &Line) -> Option<HeaderValue> {
+        match line.lies {
+            Lies::Head => {
+                HeaderValue::from_maybe_shared(self.head.slice(line.value.0 as usize..line.value.1 as usize)).ok()
+            }
+            Lies::Made => HeaderValue::from_bytes(self.value(line).0).ok(),
+        }
+    }
+}
+
+/// The same lines in the same order, however the names are spelled.
+impl PartialEq for Fields {
+    fn eq(&self, other: &Fields) -> bool {
+        let same = |((name, value), (other, its)): ((Name<'_>, Value<'_>), (Name<'_>, Value<'_>))| {
+            name.text.eq_ignore_ascii_case(other.text) && value == its
+        };
+        self.len() == other.len() && self.iter().zip(other.iter()).all(same)
+    }
+}
+
+/// A head of HTTP/2, or of a test.
+impl From<HeaderMap> for Fields {
+    fn from(map: HeaderMap) -> Fields {
+        let mut fields = Fields::default();
+        fields.reserve(map.len() + 12, 1024);
+        for (name, value) in &map {
+            let line = fields.put(name.as_str(), &[value.as_bytes()]);
+            fields.push(Line { sensitive: value.is_sensitive(), ..line });
+        }
+        fields
+    }
+}
+
+/// `name: value`, the value in pieces, and the end of the line.
+#[inline]
+fn write_line(out: &mut Vec<u8>, name: &[u8], pieces: &[&[u8]]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    for piece in pieces {
+        out.extend_from_slice(piece);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What two names share if they are the same, in whatever case: the length and three letters. It tells nearly all names
+/// apart, so that few are compared letter by letter.
+#[inline]
+fn key(name: &[u8]) -> u32 {
+    let (Some(first), Some(last)) = (name.first(), name.last()) else { return 0 };
+    let letter = |byte: u8| u32::from(byte | 0x20);
+    (name.len() as u32) << 24 | letter(*first) << 16 | letter(name[name.len() / 2]) << 8 | letter(*last)
+}
+
+/// One of 64, by the key's bits (Fibonacci hashing; Knuth, TAOCP vol. 3, §6.4).
+#[inline]
+fn mark(key: u32) -> u64 {
+    1 << (key.wrapping_mul(0x9e37_79b9) >> 26)
+}
+
+/// RFC 9110 §5.5: no control characters but the tab.
+fn may_stand(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+#[inline]
+fn slice(buffer: &[u8], span: Span) -> &[u8] {
+    // Spans are made of the buffer they belong to, so that this is never out of it.
+    buffer.get(span.0 as usize..span.1 as usize).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header;
+
+    use super::*;
+
+    const HEAD: &[u8] = b"Host: a\r\nX-Two:  1 \r\naccept: */*\r\nx-two: 2\r\n\r\n";
+
+    /// As a parser would find them.
+    fn came() -> Fields {
+        let mut fields = Fields::default();
+        for (name, value) in [((0, 4), (6, 7)), ((9, 14), (17, 18)), ((21, 27), (29, 32)), ((34, 39), (41, 42))] {
+            fields.came(HEAD, name, value);
+        }
+        fields.lie_in(Bytes::from_static(HEAD));
+        fields
+    }
+
+    fn text(fields: &Fields) -> String {
+        let mut out = Vec::new();
+        fields.write(&mut out, |_| false);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_nobody_changes_leaves_as_it_came() {
+        let fields = came();
+        assert_eq!(
+            text(&fields),
+            "Host: a\r\nX-Two: 1\r\naccept: */*\r\nx-two: 2\r\n",
+            "blanks around a value are ours"
+        );
+        let mut out = Vec::new();
+        fields.write(&mut out, |name| name.is("accept"));
+        assert_eq!(out, b"Host: a\r\nX-Two: 1\r\nx-two: 2\r\n");
+        assert_eq!(fields.get(header::HOST).unwrap(), "a");
+        assert_eq!(fields.get_all("x-two").map(Value::as_bytes).collect::<Vec<_>>(), [b"1", b"2"]);
+        assert!(fields.contains("accept") && !fields.contains("accep") && !fields.contains("x"));
+        assert_eq!(fields.share("accept").unwrap(), "*/*");
+        assert!(fields.names().next().unwrap().is("host"));
+    }
+
+    #[test]
+    fn names_that_look_alike_are_told_apart() {
+        let mut fields = Fields::default();
+        // The same length and the same three letters that are compared first.
+        for name in ["x-ab-cd-z", "x-aa-cc-z", "x-bb-ca-z"] {
+            fields.append(name, HeaderValue::from_static("v"));
+        }
+        assert!(fields.contains("x-aa-cc-z") && !fields.contains("x-ac-cc-z"));
+        fields.remove("x-aa-cc-z");
+        assert_eq!(text(&fields), "x-ab-cd-z: v\r\nx-bb-ca-z: v\r\n");
+    }
+
+    #[test]
+    fn a_field_that_is_set_is_one_line_where_the_first_was() {
+        let mut fields = came();
+        fields.make("x-two", &[b"a", b"", b"bc"]);
+        fields.insert(header::HOST, &HeaderValue::from_static("b"));
+        fields.insert(header::VIA, HeaderValue::from_static("v"));
+        fields.append(header::VIA, &HeaderValue::from_static("w"));
+        assert_eq!(text(&fields), "host: b\r\nx-two: abc\r\naccept: */*\r\nvia: v\r\nvia: w\r\n");
+        fields.make("via", &[b"x"]);
+        assert_eq!(text(&fields), "host: b\r\nx-two: abc\r\naccept: */*\r\nvia: x\r\n");
+        fields.remove("via");
+        fields.retain(|name| !name.is("accept"));
+        assert_eq!(text(&fields), "host: b\r\nx-two: abc\r\n");
+        assert_eq!(fields.share("x-two").unwrap(), "abc");
+    }
+
+    #[test]
+    fn what_no_field_may_hold_takes_the_field_out() {
+        for bad in [b"a\r\nx: y".as_slice(), b"\0", b"\x7f"] {
+            let mut fields = came();
+            fields.make("x-two", &[b"a", bad]);
+            assert_eq!(text(&fields), "Host: a\r\naccept: */*\r\n");
+        }
+        let mut fields = came();
+        fields.make(header::ACCEPT, &["\t~é".as_bytes()]);
+        assert_eq!(fields.get("accept").unwrap().to_str(), None);
+        assert_eq!(fields.get("accept").unwrap().as_bytes(), "\t~é".as_bytes());
+    }
+
+    #[test]
+    fn a_map_and_back_is_the_same() {
+        let mut map = came().to_map();
+        assert_eq!(map.get_all("x-two").iter().collect::<Vec<_>>(), ["1", "2"]);
+        map.get_mut("accept").unwrap().set_sensitive(true);
+        let fields = Fields::from(map);
+        assert_eq!(text(&fields), "host: a\r\nx-two: 1\r\nx-two: 2\r\naccept: */*\r\n");
+        let again = fields.to_map();
+        assert!(again["accept"].is_sensitive() && !again["host"].is_sensitive());
+    }
+
+    #[test]
+    fn memory_is_used_again_and_nothing_else() {
+        let mut fields = came();
+        fields.make(header::VIA, &[b"x"]);
+        let capacity = fields.capacity();
+        fields.clear();
+        assert_eq!((fields.len(), fields.capacity()), (0, capacity));
+        assert!(fields.get(header::VIA).is_none() && text(&fields).is_empty());
+    }
+}
