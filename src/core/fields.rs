@@ -367,6 +367,7 @@ fn mark(key: u32) -> u64 {
 }
 
 /// RFC 9110 §5.5: no control characters but the tab.
+#[inline]
 fn may_stand(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }

@@ -2,13 +2,13 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{self, HeaderName};
 use http::{Method, Uri};
 
 use super::exchange::Exchange;
+use super::local::Own;
 use super::refusal::Refusal;
 use super::upload::ClientBody;
 use crate::core::admission::{Priority, Why};
@@ -23,9 +23,9 @@ use crate::state::places::Refused;
 /// `critical`, `default`, `batch` or `sheddable`, of a trusted proxy.
 const X_REQUEST_PRIORITY: HeaderName = HeaderName::from_static("x-request-priority");
 
-/// A route and the values of its path's parameters.
+/// A route by the router's index, and the values of its path's parameters.
 pub struct Chosen<'p> {
-    pub route: Arc<RoutePlan>,
+    pub index: usize,
     pub params: Params<'p>,
 }
 
@@ -38,10 +38,7 @@ pub fn route<'p>(
 ) -> Result<Chosen<'p>, Refusal> {
     let host = host_only(&exchange.host);
     match listener.router.find(host, path, &req.method, &req.headers, req.uri.query()) {
-        Found::Route { index, params } => match listener.routes.get(index) {
-            Some(route) => Ok(Chosen { route: route.clone(), params }),
-            None => Err(Refusal::RouteNotFound),
-        },
+        Found::Route { index, params } => Ok(Chosen { index, params }),
         Found::MethodNotAllowed { allow } => Err(Refusal::MethodNotAllowed { allow }),
         Found::None => Err(Refusal::RouteNotFound),
     }
@@ -70,7 +67,7 @@ pub fn body_length(route: &RoutePlan, headers: &Fields) -> Result<(), Refusal> {
 
 /// Takes one of the upstream's places, after a wait if need be; the exchange gives it back when it settles. Checks of
 /// the app's own health wait for nobody.
-pub async fn place(exchange: &mut Exchange, upstream: &Arc<UpstreamPlan>) -> Result<(), Refusal> {
+pub async fn place(exchange: &mut Exchange, upstream: &Own<UpstreamPlan>) -> Result<(), Refusal> {
     exchange.upstream = Some(upstream.clone());
     let places = &upstream.state.places;
     let uploading = exchange.upload.as_ref().is_some_and(|upload| upload.ended().is_none());

@@ -5,7 +5,6 @@ mod address;
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
@@ -16,6 +15,7 @@ use super::exchange::Exchange;
 use super::hedge;
 use super::hold;
 use super::identify::write_trace;
+use super::local::Own;
 use super::permit::Permit;
 use super::refusal::Refusal;
 use super::timers::Timers;
@@ -59,8 +59,8 @@ pub async fn forward(
 
 /// What stays the same over a request's attempts.
 pub(super) struct Run<'a> {
-    pub(super) route: Arc<RoutePlan>,
-    pub(super) upstream: Arc<UpstreamPlan>,
+    pub(super) route: Own<RoutePlan>,
+    pub(super) upstream: Own<UpstreamPlan>,
     attempts_max: u32,
     may_replay: bool,
     /// Attempts that somebody before us has made.
@@ -338,7 +338,7 @@ impl Run<'_> {
         let mut retry_after: Option<Duration> = None;
         while let Some(index) = choose::next(&self.upstream, exchange, &tried, now) {
             let endpoint = &endpoints[index];
-            match permit.of_endpoint(endpoint) {
+            match permit.of_endpoint(index) {
                 Ok(()) => return Ok((endpoint, permit)),
                 Err(wait) => retry_after = Some(retry_after.map_or(wait, |sooner| sooner.min(wait))),
             }

@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderName, HeaderValue};
@@ -12,6 +11,7 @@ use http::{Method, Uri, Version};
 
 use super::choose::Turn;
 use super::inbound::ClientUpgrade;
+use super::local::{Local, Own};
 use super::phase::Phase;
 use super::rates::Standing;
 use super::upgrade::Tunnel;
@@ -22,7 +22,7 @@ use crate::core::fields::Fields;
 use crate::core::request_id::RequestId;
 use crate::core::trace;
 use crate::http::Request;
-use crate::plan::{ListenerPlan, Plan, RoutePlan, UpstreamPlan};
+use crate::plan::{ListenerPlan, RoutePlan, UpstreamPlan};
 use crate::state::clock;
 use crate::state::lifecycle::Stage;
 use crate::state::places::Place;
@@ -39,11 +39,11 @@ pub enum Form {
 /// One request.
 pub struct Exchange {
     pub proxy: Rc<Proxy>,
-    pub plan: Arc<Plan>,
+    pub plan: Rc<Local>,
     pub peer: Rc<Peer>,
-    pub listener: Option<Arc<ListenerPlan>>,
-    pub route: Option<Arc<RoutePlan>>,
-    pub upstream: Option<Arc<UpstreamPlan>>,
+    pub listener: Option<Own<ListenerPlan>>,
+    pub route: Option<Own<RoutePlan>>,
+    pub upstream: Option<Own<UpstreamPlan>>,
     pub started: Instant,
     pub method: Method,
     pub uri: Uri,
@@ -93,9 +93,9 @@ pub struct Exchange {
 impl Exchange {
     /// Begins the record of a request that has just been read.
     pub fn open(proxy: &Rc<Proxy>, peer: Rc<Peer>, req: &Request<ClientBody>) -> Box<Exchange> {
-        let plan = proxy.plan();
+        let plan = proxy.local();
         let started = clock::now();
-        let listener = plan.listener(peer.slot).cloned();
+        let listener = plan.own_listener(peer.slot).cloned();
         proxy.shared().states.lifecycle.request_began();
         let headers = &req.headers;
         Box::new(Exchange {
@@ -203,8 +203,8 @@ impl Exchange {
         }
         self.settled = true;
         self.turn = None;
-        let shared = self.proxy.shared().clone();
-        let lifecycle = &shared.states.lifecycle;
+        let proxy = self.proxy.clone();
+        let lifecycle = &proxy.shared().states.lifecycle;
         if let (Some(place), Some(since), None) = (self.place.take(), self.forwarded, self.first_byte)
             && self.fate == Fate::ClientGone
         {

@@ -1,6 +1,9 @@
 //! A request's path, every phase from top to bottom. The order is part of the product.
 
+use std::borrow::Cow;
 use std::rc::Rc;
+
+use http::Uri;
 
 use super::body::{self, Body};
 use super::exchange::Exchange;
@@ -11,7 +14,7 @@ use super::{Peer, Proxy, admit, arrive, attempt, hold, identify, rates, readines
 use crate::core::path::{self, PathProblem};
 use crate::core::{forwarded, framing};
 use crate::http::{Request, Response};
-use crate::plan::Action;
+use crate::plan::{Action, ListenerPlan};
 
 /// How often a request may pass proxies of our name: sidecars stand in chains, but not in such long ones.
 const PASSES_MAX: usize = 10;
@@ -45,15 +48,12 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
     if forwarded::has_via_loop(&req.headers, PASSES_MAX) {
         return Err(Refusal::LoopDetected);
     }
+    let plan = exchange.plan.clone();
     let listener = exchange.listener.clone().ok_or(Refusal::ListenerGone)?;
 
     // route
-    let normalised = match path::normalise(req.uri.path()) {
-        Ok(normalised) => normalised.into_owned(),
-        // Every path takes the same route, so nobody can be fooled: the app decides what it means.
-        Err(PathProblem::Ambiguous) if listener.router.is_blind_to_paths() => req.uri.path().to_owned(),
-        Err(_) => return Err(Refusal::Ambiguous(framing::Ambiguity::PathInvalid)),
-    };
+    let received = req.uri.clone();
+    let normalised = normalise(&received, &listener)?;
     if exchange.plan.health_on_listener
         && let Some(answer) = readiness::answer(exchange, &req.method, &normalised)
     {
@@ -65,27 +65,29 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
         return Ok(answer);
     }
     let chosen = admit::route(&listener, exchange, &req, &normalised)?;
-    let route = chosen.route.clone();
+    let Some(led) = plan.route(listener.slot, chosen.index) else { return Err(Refusal::RouteNotFound) };
+    let route = &led.plan;
     exchange.route = Some(route.clone());
     exchange.deadline = admit::deadline(exchange.started, &route.timeouts, &req.headers);
 
-    switches::check(exchange, &route, &req.method)?;
+    switches::check(exchange, route, &req.method)?;
 
     // redirect
-    let (upstream, rewrite) = match &route.action {
+    let rewrite = match &route.action {
         Action::Redirect { to, status } => {
             return Ok(redirect::to_target(to, *status, &chosen.params, req.uri.query()));
         }
-        Action::Forward { upstream, rewrite } => (upstream, rewrite),
+        Action::Forward { rewrite, .. } => rewrite,
     };
+    let Some(upstream) = &led.upstream else { return Err(Refusal::RouteNotFound) };
 
     // validate and admit: limits before a byte of the body is asked for, a place only when a small body is here
-    admit::body_length(&route, &req.headers)?;
+    admit::body_length(route, &req.headers)?;
     if !route.limits.is_empty() {
-        rates::check(exchange, &route, &req.headers).await?;
+        rates::check(exchange, route, &req.headers).await?;
     }
     if !req.body.is_empty() {
-        arrive::body(exchange, &route, &mut req).await?;
+        arrive::body(exchange, route, &mut req).await?;
     }
     exchange.priority = admit::priority(exchange, &req.headers);
     if upstream.state.hold.is_away() {
@@ -99,4 +101,14 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
     let answered = attempt::forward(exchange, req, upgrade.as_deref()).await;
     admit::learn(exchange, &answered);
     respond::answer(exchange, answered?, upgrade)
+}
+
+/// The path as routes see it.
+fn normalise<'u>(uri: &'u Uri, listener: &ListenerPlan) -> Result<Cow<'u, str>, Refusal> {
+    match path::normalise(uri.path()) {
+        Ok(normalised) => Ok(normalised),
+        // Every path takes the same route, so nobody can be fooled: the app decides what it means.
+        Err(PathProblem::Ambiguous) if listener.router.is_blind_to_paths() => Ok(uri.path().into()),
+        Err(_) => Err(Refusal::Ambiguous(framing::Ambiguity::PathInvalid)),
+    }
 }

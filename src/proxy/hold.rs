@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::Proxy;
 use super::exchange::Exchange;
+use super::local::Own;
 use super::refusal::Refusal;
 use crate::core::hold::Denied;
 use crate::plan::{EndpointPlan, UpstreamPlan};
@@ -22,7 +23,7 @@ const LOOK_MAX: Duration = Duration::from_millis(100);
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Waits until something listens at the upstream; at once when something does.
-pub async fn wait(exchange: &mut Exchange, upstream: &Arc<UpstreamPlan>) -> Result<(), Refusal> {
+pub async fn wait(exchange: &mut Exchange, upstream: &Own<UpstreamPlan>) -> Result<(), Refusal> {
     let Some(params) = &upstream.hold else { return Ok(()) };
     let hold = &upstream.state.hold;
     let mut waited = false;
@@ -67,7 +68,7 @@ fn refuse(exchange: &mut Exchange, upstream: &UpstreamPlan, denied: Denied) -> R
 }
 
 /// An attempt found nobody listening at `endpoint`.
-pub fn refused(proxy: &Rc<Proxy>, upstream: &Arc<UpstreamPlan>, endpoint: &EndpointPlan) {
+pub fn refused(proxy: &Rc<Proxy>, upstream: &Own<UpstreamPlan>, endpoint: &EndpointPlan) {
     note(proxy, upstream, endpoint);
     look(proxy, upstream, endpoint);
 }
@@ -86,13 +87,13 @@ fn note(proxy: &Proxy, upstream: &UpstreamPlan, endpoint: &EndpointPlan) {
 }
 
 /// Looks whether something listens at `endpoint`, and goes on looking until something does; one at a time.
-fn look(proxy: &Rc<Proxy>, upstream: &Arc<UpstreamPlan>, endpoint: &EndpointPlan) {
+fn look(proxy: &Rc<Proxy>, upstream: &Own<UpstreamPlan>, endpoint: &EndpointPlan) {
     if upstream.hold.is_none() {
         return;
     }
     let Some(probing) = Probing::begin(&endpoint.state) else { return };
     let index = upstream.endpoints.iter().position(|one| Arc::ptr_eq(&one.state, &endpoint.state));
-    let (proxy, upstream) = (proxy.clone(), Arc::downgrade(upstream));
+    let (proxy, upstream) = (proxy.clone(), Arc::downgrade(upstream.shared()));
     tokio::task::spawn_local(async move {
         probe(&proxy, &upstream, index.unwrap_or_default(), probing).await;
     });

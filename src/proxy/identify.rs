@@ -24,9 +24,8 @@ const B3: HeaderName = HeaderName::from_static("b3");
 pub fn identify(exchange: &mut Exchange, headers: &Fields) {
     // The app behind an outbound listener is ours: what it says of its own request is true.
     let trusted = exchange.peer_trusted || exchange.outbound();
-    let plan = exchange.plan.clone();
     if exchange.peer_trusted {
-        let trusts = |address: IpAddr| plan.trusts(address);
+        let trusts = |address: IpAddr| exchange.plan.trusts(address);
         exchange.client = forwarded::client_address(exchange.client, headers, &trusts);
     }
     if let Some(scheme) = forwarded::trusted_proto(exchange.peer_trusted, headers) {
@@ -143,6 +142,9 @@ fn set_host(exchange: &Exchange, fields: &mut Fields) {
 
 /// Trace fields beyond their limits are not passed on (W3C Trace Context §3.3, Baggage §3.3.2).
 fn clean_trace(exchange: &Exchange, fields: &mut Fields) {
+    if !fields.contains(TRACESTATE) && !fields.contains(BAGGAGE) {
+        return; // most requests
+    }
     let lines = |name| fields.get_all(name).map(Value::as_bytes);
     let (state_ok, baggage_ok) = (trace::tracestate_ok(lines(TRACESTATE)), trace::baggage_ok(lines(BAGGAGE)));
     if !state_ok || exchange.parent_span == 0 {

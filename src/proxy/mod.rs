@@ -13,6 +13,7 @@ mod hold;
 pub mod identify;
 pub mod inbound;
 mod links;
+mod local;
 mod permit;
 pub mod phase;
 pub mod rates;
@@ -46,6 +47,7 @@ use crate::upstream::Pool;
 pub use body::{Body, BodyError};
 pub use inbound::{ClientUpgrade, Feed, Inbound};
 use links::Links;
+use local::Local;
 pub use upload::ClientBody;
 
 /// What every worker shares.
@@ -94,6 +96,8 @@ pub struct Proxy {
     /// Metrics of requests that no route took.
     unrouted: Arc<RouteMetrics>,
     plan: RefCell<PlanCache>,
+    /// The plan in force, as this worker holds it.
+    local: RefCell<Rc<Local>>,
     pools: RefCell<Vec<Option<Rc<Pool<upload::View>>>>>,
     links: Links,
     /// The places of answers that take their time, since when.
@@ -111,6 +115,7 @@ impl Proxy {
             telemetry: shared.telemetry.worker(index),
             unrouted: shared.telemetry.route_metrics(""),
             plan: RefCell::new(arc_swap::Cache::new(PlanSource(shared.clone()))),
+            local: RefCell::new(Local::of(shared.plans.load_full())),
             pools: RefCell::new(Vec::new()),
             links: Links::default(),
             long: RefCell::default(),
@@ -124,9 +129,20 @@ impl Proxy {
         &self.shared
     }
 
-    /// The plan in force; a request takes it once.
+    /// The plan in force.
     pub fn plan(&self) -> Arc<Plan> {
         self.plan.borrow_mut().load().clone()
+    }
+
+    /// The same for a request, which takes it once.
+    fn local(&self) -> Rc<Local> {
+        let mut cache = self.plan.borrow_mut();
+        let plan = cache.load();
+        let mut local = self.local.borrow_mut();
+        if !local.is(plan) {
+            *local = Local::of(plan.clone());
+        }
+        local.clone()
     }
 
     /// The house-keeping of a worker, about every 100 ms.

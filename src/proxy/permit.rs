@@ -3,41 +3,38 @@
 //! others away, and one broken endpoint does not take the route away.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::exchange::Exchange;
+use super::local::Own;
 use super::verdict::Verdict;
 use crate::core::breaker::{Outcome, Params};
-use crate::plan::{EndpointPlan, RoutePlan, UpstreamPlan};
+use crate::plan::{RoutePlan, UpstreamPlan};
 use crate::state::breaker::{Admission, BreakerState};
 use crate::state::clock;
 
 /// Dropped unsettled, it says nothing of the app and frees its places.
 pub struct Permit {
-    upstream: Arc<UpstreamPlan>,
+    upstream: Own<UpstreamPlan>,
+    way: Own<RoutePlan>,
     proxy: Rc<super::Proxy>,
-    route: Option<Held>,
-    endpoint: Option<Held>,
+    route: Option<Admission>,
+    /// With the endpoint's index.
+    endpoint: Option<(usize, Admission)>,
     pub taken: Instant,
-}
-
-/// One breaker's leave.
-struct Held {
-    breaker: Arc<BreakerState>,
-    admission: Admission,
 }
 
 impl Permit {
     /// The leave of the route; `Err` is how long it has none to give.
     pub fn of_route(
         exchange: &Exchange,
-        route: &RoutePlan,
-        upstream: &Arc<UpstreamPlan>,
+        route: &Own<RoutePlan>,
+        upstream: &Own<UpstreamPlan>,
         now: Instant,
     ) -> Result<Permit, Duration> {
         let mut permit = Permit {
             upstream: upstream.clone(),
+            way: route.clone(),
             proxy: exchange.proxy.clone(),
             route: None,
             endpoint: None,
@@ -50,18 +47,18 @@ impl Permit {
     }
 
     /// The endpoint's leave, beside the route's.
-    pub fn of_endpoint(&mut self, endpoint: &EndpointPlan) -> Result<(), Duration> {
-        let upstream = self.upstream.clone();
-        if let Some(plan) = &upstream.breaker {
-            self.endpoint = self.ask(&endpoint.state.breaker, &plan.endpoint, plan.shadow)?;
+    pub fn of_endpoint(&mut self, index: usize) -> Result<(), Duration> {
+        if let (Some(plan), Some(endpoint)) = (&self.upstream.breaker, self.upstream.endpoints.get(index)) {
+            let admission = self.ask(&endpoint.state.breaker, &plan.endpoint, plan.shadow)?;
+            self.endpoint = admission.map(|admission| (index, admission));
         }
         Ok(())
     }
 
     /// In shadow mode a refusal is only counted.
-    fn ask(&self, breaker: &Arc<BreakerState>, params: &Params, shadow: bool) -> Result<Option<Held>, Duration> {
+    fn ask(&self, breaker: &BreakerState, params: &Params, shadow: bool) -> Result<Option<Admission>, Duration> {
         match breaker.admit(params, &self.proxy.shared().states.journal, self.taken) {
-            Ok(admission) => Ok(Some(Held { breaker: breaker.clone(), admission })),
+            Ok(admission) => Ok(Some(admission)),
             Err(_) if shadow => Ok(None),
             Err(wait) => Err(wait),
         }
@@ -86,12 +83,12 @@ impl Permit {
     ) {
         let Some(plan) = &self.upstream.breaker else { return };
         let journal = &self.proxy.shared().states.journal;
-        let endpoint = (self.endpoint.take(), transport, None, &plan.endpoint);
-        let route = (self.route.take(), answer, path, &plan.route);
-        for (held, outcome, target, params) in [endpoint, route] {
-            if let Some(Held { breaker, admission }) = held {
-                breaker.record(admission, outcome, (label, target), params, journal, now);
-            }
+        let endpoint = self.endpoint.take().and_then(|(index, held)| Some((self.upstream.endpoints.get(index)?, held)));
+        if let Some((endpoint, held)) = endpoint {
+            endpoint.state.breaker.record(held, transport, (label, None), &plan.endpoint, journal, now);
+        }
+        if let (Some(held), Some(breaker)) = (self.route.take(), &self.way.breaker) {
+            breaker.record(held, answer, (label, path), &plan.route, journal, now);
         }
     }
 }

@@ -1,0 +1,100 @@
+//! A worker's own handles on the plan. A request holds on to its listener, its route and its upstream, and takes these
+//! handles several times; counted in the plan itself, every one of them would be a write to memory that all workers
+//! share. So each worker counts for itself, and the plan only knows that the worker has it.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::plan::{Action, ListenerPlan, Plan, RoutePlan, UpstreamPlan};
+
+/// A part of the plan, counted by this worker.
+pub struct Own<T>(Rc<Arc<T>>);
+
+impl<T> Own<T> {
+    fn of(part: &Arc<T>) -> Own<T> {
+        Own(Rc::new(part.clone()))
+    }
+
+    /// For what may outlive the worker.
+    pub fn shared(&self) -> &Arc<T> {
+        &self.0
+    }
+}
+
+impl<T> Clone for Own<T> {
+    fn clone(&self) -> Own<T> {
+        Own(Rc::clone(&self.0))
+    }
+}
+
+impl<T> Deref for Own<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// One plan, as this worker holds it.
+pub struct Local {
+    plan: Arc<Plan>,
+    /// By slot.
+    listeners: Vec<Option<Listener>>,
+}
+
+struct Listener {
+    plan: Own<ListenerPlan>,
+    /// By the router's index.
+    routes: Vec<Route>,
+}
+
+/// A route and where it leads.
+pub struct Route {
+    pub plan: Own<RoutePlan>,
+    /// `None` for redirects.
+    pub upstream: Option<Own<UpstreamPlan>>,
+}
+
+impl Local {
+    pub fn of(plan: Arc<Plan>) -> Rc<Local> {
+        let mut upstreams: HashMap<*const UpstreamPlan, Own<UpstreamPlan>> = HashMap::new();
+        let mut route = |plan: &Arc<RoutePlan>| {
+            let upstream = match &plan.action {
+                Action::Forward { upstream, .. } => {
+                    Some(upstreams.entry(Arc::as_ptr(upstream)).or_insert_with(|| Own::of(upstream)).clone())
+                }
+                Action::Redirect { .. } => None,
+            };
+            Route { plan: Own::of(plan), upstream }
+        };
+        let mut listener = |plan: &Arc<ListenerPlan>| Listener {
+            plan: Own::of(plan),
+            routes: plan.routes.iter().map(&mut route).collect(),
+        };
+        let listeners = plan.listeners.iter().map(|one| one.as_ref().map(&mut listener)).collect();
+        Rc::new(Local { plan, listeners })
+    }
+
+    pub fn is(&self, plan: &Arc<Plan>) -> bool {
+        Arc::ptr_eq(&self.plan, plan)
+    }
+
+    pub fn own_listener(&self, slot: usize) -> Option<&Own<ListenerPlan>> {
+        self.listeners.get(slot)?.as_ref().map(|listener| &listener.plan)
+    }
+
+    /// The route with the router's index.
+    pub fn route(&self, slot: usize, index: usize) -> Option<&Route> {
+        self.listeners.get(slot)?.as_ref()?.routes.get(index)
+    }
+}
+
+impl Deref for Local {
+    type Target = Plan;
+
+    fn deref(&self) -> &Plan {
+        &self.plan
+    }
+}
