@@ -96,6 +96,12 @@ With a COMMAND, Outrigger starts the app, is ready when the app is, drains befor
 and exits with the app's code. SIGTERM, SIGINT: drain (a second one ends at once). SIGHUP: reload.
 SIGUSR1 and SIGUSR2 are passed on to the app.";
 
+/// An empty variable behind it, as a rule; without the app there would be nobody to answer.
+const NO_COMMAND: &str = "\
+there is nothing behind `--`. Name the app to start, as in
+  outrigger run -- node server.js
+or leave `--` out if something else starts it";
+
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// The configuration file [env: OUTRIGGER_CONFIG] [default: ./outrigger.yaml if it exists]
@@ -281,6 +287,8 @@ pub enum Output {
 
 /// The whole program: parses the arguments and does what they say.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let open_end = arguments.last().is_some_and(|last| last == "--");
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -290,6 +298,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     match cli.verb {
+        Verb::Run(args) if open_end && args.command.is_empty() => Verdict::cannot(NO_COMMAND).print(),
         Verb::Run(args) => ExitCode::from(start::run(args)),
         Verb::Demo(args) => ExitCode::from(demo::run(&args)),
         Verb::Check(args) => check::check(&args.file, args.output.output).print(),
