@@ -186,6 +186,23 @@ fn what_the_program_writes_is_what_it_is() {
     }
 }
 
+// Goal: half a file is never taken for a whole one, and `| head` is no failure.
+#[test]
+fn an_answer_that_cannot_be_written_is_a_cannot() {
+    let verbs = [&["generate", "schema"][..], &["completions", "bash"], &["version"], &["--help"], &["run", "--help"]];
+    for verb in verbs {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = outrigger(verb).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let (code, _, err) = said(&output);
+        assert_eq!(code, Some(2), "{verb:?}");
+        assert!(err.contains("the answer cannot be written: No space left on device"), "{err}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = outrigger(verb).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(said(&output), (Some(0), String::new(), String::new()), "{verb:?}");
+    }
+}
+
 #[test]
 fn nothing_behind_the_dashes_is_refused() {
     let (code, out, err) = run(&["run", "--upstream", "http://127.0.0.1:1", "--"]);

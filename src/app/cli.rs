@@ -5,7 +5,6 @@
 //! Verbs whose feature does not exist yet are not listed, so that `--help` never promises what `run` cannot do.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::client::{ADMIN_DEFAULT, Client, parse_address};
 use super::verdict::Verdict;
-use super::{check, demo, explain, healthcheck, start, switches, verbs};
+use super::{check, demo, explain, healthcheck, start, switches, verbs, verdict};
 use crate::config::parse_duration;
 
 /// The default patience of a verb that asks the admin port.
@@ -293,8 +292,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come as "errors" too, with exit code 0 and on standard output.
-            drop(error.print());
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            return verdict::written(error.print(), code);
         }
     };
     match cli.verb {
@@ -349,8 +348,7 @@ fn generate(what: &str) -> Verdict {
 fn completions(shell: clap_complete::Shell) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "outrigger", &mut script);
-    drop(std::io::stdout().lock().write_all(&script));
-    ExitCode::SUCCESS
+    verdict::say(&script, 0)
 }
 
 fn version(output: Output) -> Verdict {
