@@ -64,6 +64,8 @@ pub enum Refusal {
     UpgradeFailed,
     /// A listener that the plan no longer has.
     ListenerGone,
+    /// The drain's time was over before there was an answer.
+    DrainCut,
     /// The rest of a request's head did not come in time.
     HeadTimeout,
     /// Somebody works on the service or route.
@@ -127,6 +129,7 @@ impl Refusal {
             Refusal::ResponseMalformed => RESPONSE_MALFORMED,
             Refusal::UpgradeFailed => UPGRADE_FAILED,
             Refusal::ListenerGone => LISTENER_GONE,
+            Refusal::DrainCut => CUT,
             Refusal::HeadTimeout => HEAD_TIMEOUT,
             Refusal::Maintenance { .. } => MAINTENANCE,
             Refusal::ReadOnly { .. } => READ_ONLY,
@@ -143,6 +146,7 @@ impl Refusal {
             | Refusal::ReadOnly { retry_after, .. }
             | Refusal::RouteDisabled { retry_after } => Some(*retry_after),
             Refusal::LimitUnavailable
+            | Refusal::DrainCut
             | Refusal::ConcurrencyLimit
             | Refusal::Shed
             | Refusal::DeadlineTooNear

@@ -195,6 +195,14 @@ pub const ROUTE_DISABLED: Entry = entry(
     Fate::Refused,
     14,
 );
+pub const CUT: Entry = entry(
+    "drain_cut",
+    StatusCode::SERVICE_UNAVAILABLE,
+    "The service is being stopped and cannot wait for the answer any longer.",
+    "destination_unavailable",
+    Fate::Refused,
+    14,
+);
 pub const LISTENER_GONE: Entry = entry(
     "listener_gone",
     StatusCode::MISDIRECTED_REQUEST,
