@@ -183,3 +183,20 @@ fn a_check_of_the_apps_health_passes_a_full_queue() {
     assert_eq!(crate::support::wire::get(outrigger.web(), "/").reason(), "concurrency_limit");
     assert_eq!(crate::support::wire::get(outrigger.web(), "/health").status, 200);
 }
+
+// Goal: a client that asks for an answer within three milliseconds does not teach that the app takes three.
+#[test]
+fn a_clients_own_short_deadline_says_nothing_of_the_app() {
+    let outrigger = before(app(50, Duration::from_millis(100)), "");
+    let latency = || outrigger.metric("outrigger_concurrency_latency_seconds", "app");
+    // Several windows of samples, were they samples.
+    for _ in 0..60 {
+        let asked = "GET / HTTP/1.1\r\nHost: a\r\nX-Request-Timeout-Ms: 3\r\n\r\n";
+        assert_eq!(crate::support::wire::ask(outrigger.web(), asked).reason(), "total_timeout");
+    }
+    assert_eq!(latency(), 0.0);
+    crate::support::eventually("honest answers teach", || {
+        assert_eq!(crate::support::wire::get(outrigger.web(), "/").status, 200);
+        (latency() >= 0.1).then_some(())
+    });
+}
