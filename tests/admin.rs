@@ -68,6 +68,33 @@ async fn post(router: &Router, path: &str, body: &Value) -> (StatusCode, Value) 
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
+// Goal: whoever reads answers by program reads one form. Method: what axum itself refuses.
+#[tokio::test]
+async fn every_error_is_told_in_one_form() {
+    let shared = shared();
+    let (admin, _commands) = admin(&shared, None);
+    let ask = |method: &str, path: &str, kind: &str, body: &str| {
+        let request =
+            Request::builder().method(method).uri(path).header("host", "localhost").header("content-type", kind);
+        send(&admin, request.body(Body::from(body.to_owned())).unwrap())
+    };
+    for (status, words, asked) in [
+        (400, "invalid digit", ask("POST", "/breaker/app/open?seconds=x", "text/plain", "").await),
+        (400, "invalid digit", ask("GET", "/recent?limit=x", "text/plain", "").await),
+        (415, "Content-Type", ask("POST", "/flag", "text/plain", "{}").await),
+        (422, "missing field", ask("POST", "/flag", "application/json", "{}").await),
+        (405, "method not allowed", ask("GET", "/reload", "text/plain", "").await),
+        (404, "there is nothing here", ask("GET", "/nowhere", "text/plain", "").await),
+    ] {
+        let (found, fields, text) = asked;
+        assert_eq!(found.as_u16(), status, "{text}");
+        assert!(fields["content-type"] == "application/json" && fields["cache-control"] == "no-store", "{fields:?}");
+        let told: Value = serde_json::from_str(&text).unwrap();
+        assert!(told["error"].as_str().unwrap().contains(words), "{text}");
+        assert_eq!(fields.contains_key("allow"), status == 405);
+    }
+}
+
 #[tokio::test]
 async fn probes_follow_the_stage_and_have_their_aliases() {
     let shared = shared();

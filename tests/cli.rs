@@ -186,6 +186,73 @@ fn what_the_program_writes_is_what_it_is() {
     }
 }
 
+// Goal: half a file is never taken for a whole one, and `| head` is no failure.
+#[test]
+fn an_answer_that_cannot_be_written_is_a_cannot() {
+    let verbs = [&["generate", "schema"][..], &["completions", "bash"], &["version"], &["--help"], &["run", "--help"]];
+    for verb in verbs {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = outrigger(verb).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let (code, _, err) = said(&output);
+        assert_eq!(code, Some(2), "{verb:?}");
+        assert!(err.contains("the answer cannot be written: No space left on device"), "{err}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = outrigger(verb).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(said(&output), (Some(0), String::new(), String::new()), "{verb:?}");
+    }
+}
+
+#[test]
+fn nothing_behind_the_dashes_is_refused() {
+    let (code, out, err) = run(&["run", "--upstream", "http://127.0.0.1:1", "--"]);
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert!(err.contains("there is nothing behind `--`") && err.contains("outrigger run -- node server.js"), "{err}");
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_is_refused_before_anything_starts() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("outrigger.yaml");
+    let named = file.display().to_string();
+    std::fs::write(directory.path().join("occupied"), "").unwrap();
+    let with = |state: &str| {
+        let text = configuration(directory.path(), 1) + &format!("state: {{ directory: {state} }}\n");
+        std::fs::write(&file, text).unwrap();
+    };
+    // What can be seen without touching anything is a problem of the file.
+    for occupied in ["occupied", "occupied/below"] {
+        with(occupied);
+        for verb in [&["check", &named][..], &["run", "-c", &named]] {
+            let (code, out, err) = run(verb);
+            let words = out + &err;
+            assert_eq!(code, Some(2), "{verb:?}");
+            assert!(words.contains("state.directory") && words.contains("not a directory"), "{words}");
+            assert!(words.contains("outrigger.yaml:8"), "the line: {words}");
+        }
+    }
+    with("/proc/outrigger");
+    assert_eq!(run(&["check", &named]).0, Some(0));
+    let (code, _, err) = run(&["run", "-c", &named]);
+    assert_eq!(code, Some(2));
+    assert!(
+        err.contains("state.directory: /proc/outrigger cannot be written to") && err.contains("leave it out"),
+        "{err}"
+    );
+    assert!(!err.contains("listening"), "{err}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_the_command_that_finds_its_owner() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("outrigger.yaml");
+    std::fs::write(&file, configuration(directory.path(), 1)).unwrap();
+    let _taken = std::os::unix::net::UnixListener::bind(directory.path().join("admin.sock")).unwrap();
+    let (code, _, err) = run(&["run", "-c", &file.display().to_string()]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("admin.sock is in use by another process; stop it (`ss -lxp` names it)"), "{err}");
+}
+
 // Goal: every verb against a running proxy, to its end by `drain --wait`.
 #[test]
 fn a_whole_life_from_start_to_drain() {

@@ -137,6 +137,28 @@ fn a_postgres_that_goes_and_comes_back_has_the_declared_effect() {
     assert_eq!(kinds, ["failing", "well", "failing", "well"], "one event for each change: {told:?}");
 }
 
+// Goal: a server cannot have this process compute for minutes. Method: a login that asks for 2^32 rounds.
+#[test]
+fn a_login_that_costs_too_much_is_refused() {
+    let greedy = RawApp::start(|mut conn| {
+        let say = |kind: u32, words: &[u8]| {
+            let length = u32::try_from(8 + words.len()).expect("short");
+            [b"R", &length.to_be_bytes()[..], &kind.to_be_bytes(), words].concat()
+        };
+        let _startup = conn.piece();
+        conn.send(say(10, b"SCRAM-SHA-256\0\0"));
+        let said = conn.piece().unwrap_or_default();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let Some((_, nonce)) = said.split_once("r=") else { return };
+        conn.send(say(11, format!("r={nonce}x,s=QQ==,i=4294967295").as_bytes()));
+        conn.wait_for_the_end();
+    });
+    let check = format!("name: greedy, postgres: \"postgres://u:secretpassword@{}/x\", timeout: 10s", greedy.address());
+    let outrigger = before(&[check]);
+    let (ok, words) = verdict(&outrigger, "greedy");
+    assert!(!ok && words.contains("SCRAM iteration count exceeds the maximum"), "{words}");
+}
+
 #[test]
 fn garbage_is_a_failure_and_nothing_worse() {
     let say = |bytes: &'static [u8]| {

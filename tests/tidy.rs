@@ -187,12 +187,12 @@ fn nothing_is_left_behind() {
     report("These do not stay in the code:", &broken);
 }
 
-/// The second string of each `entry(` and `Ambiguity` label in the refusal rooms is the stable word.
+/// The first string of each `entry(` and `Ambiguity` label in the refusal rooms is the stable word.
 #[test]
 fn every_refusal_has_its_line_in_the_docs() {
     let docs = fs::read_to_string(root().join("docs/refusals.md")).unwrap_or_default();
     let mut labels: Vec<String> = Vec::new();
-    let refusal = fs::read_to_string(root().join("src/proxy/refusal.rs")).unwrap();
+    let refusal = fs::read_to_string(root().join("src/proxy/refusal/reasons.rs")).unwrap();
     let squeezed: String = product(&refusal).split_whitespace().collect::<Vec<_>>().join(" ");
     for call in ["entry(", "timeout(", "busy("] {
         for (place, _) in squeezed.match_indices(call) {

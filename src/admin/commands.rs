@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
@@ -24,6 +24,8 @@ use crate::state::clock;
 
 /// A configuration sent for comparison.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Of an error told by axum.
+const WORDS_BYTES_MAX: usize = 4096;
 /// Requests told by `GET /recent` unless it is asked for another number.
 const RECENT_DEFAULT: usize = 50;
 const RECENT_MAX: usize = 10_000;
@@ -98,6 +100,7 @@ pub fn admin_router(
         .route("/flag", post(switches::flag))
         .fallback(|| async { error(StatusCode::NOT_FOUND, "there is nothing here; GET / lists what there is") })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::map_response(in_form))
         .layer(middleware::from_fn_with_state(guard, guard::layer))
         .with_state(Admin { shared, commands, board })
 }
@@ -105,6 +108,28 @@ pub fn admin_router(
 /// `{"error": …}` with a status.
 pub fn error(status: StatusCode, words: impl Into<String>) -> impl IntoResponse {
     (status, no_store(serde_json::json!({ "error": words.into() })))
+}
+
+/// What axum says by itself (of a question that cannot be read, a method that is not there), in the form of every other
+/// answer.
+async fn in_form(answer: Response) -> Response {
+    let json = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/json");
+    let told = answer.headers().get(header::CONTENT_TYPE).is_some_and(json);
+    let status = answer.status();
+    if told || !(status.is_client_error() || status.is_server_error()) {
+        return answer;
+    }
+    let (head, body) = answer.into_parts();
+    let words = axum::body::to_bytes(body, WORDS_BYTES_MAX).await.unwrap_or_default();
+    let words = match String::from_utf8_lossy(&words).trim() {
+        "" => status.canonical_reason().unwrap_or("it cannot be answered").to_lowercase(),
+        words => words.to_owned(),
+    };
+    let mut answer = error(status, words).into_response();
+    if let Some(allow) = head.headers.get(header::ALLOW) {
+        answer.headers_mut().insert(header::ALLOW, allow.clone());
+    }
+    answer
 }
 
 fn problems(words: &str, problems: &[String]) -> Response {

@@ -128,6 +128,8 @@ fn places(out: &mut PrometheusWriter, plan: &Plan) {
     };
     let help = "Requests that an app works on, without streams.";
     family("outrigger_concurrency_working", "gauge", help, &|standing| standing.working as f64);
+    let help = "What an answer takes at present, as the limit sees it.";
+    family("outrigger_concurrency_latency_seconds", "gauge", help, &|standing| standing.latency.as_secs_f64());
     family("outrigger_queue_length", "gauge", "Requests that wait for a place.", &|standing| standing.waiting as f64);
     family("outrigger_queue_waited_total", "counter", "Requests that have waited.", &|standing| standing.waited as f64);
     let help = "Time that requests have waited, in all.";

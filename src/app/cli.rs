@@ -5,7 +5,6 @@
 //! Verbs whose feature does not exist yet are not listed, so that `--help` never promises what `run` cannot do.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::client::{ADMIN_DEFAULT, Client, parse_address};
 use super::verdict::Verdict;
-use super::{check, demo, explain, healthcheck, start, switches, verbs};
+use super::{check, demo, explain, healthcheck, start, switches, verbs, verdict};
 use crate::config::parse_duration;
 
 /// The default patience of a verb that asks the admin port.
@@ -95,6 +94,12 @@ Examples:
 With a COMMAND, Outrigger starts the app, is ready when the app is, drains before it sends the app SIGTERM,
 and exits with the app's code. SIGTERM, SIGINT: drain (a second one ends at once). SIGHUP: reload.
 SIGUSR1 and SIGUSR2 are passed on to the app.";
+
+/// An empty variable behind it, as a rule; without the app there would be nobody to answer.
+const NO_COMMAND: &str = "\
+there is nothing behind `--`. Name the app to start, as in
+  outrigger run -- node server.js
+or leave `--` out if something else starts it";
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -281,15 +286,18 @@ pub enum Output {
 
 /// The whole program: parses the arguments and does what they say.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let open_end = arguments.last().is_some_and(|last| last == "--");
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come as "errors" too, with exit code 0 and on standard output.
-            drop(error.print());
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            return verdict::written(error.print(), code);
         }
     };
     match cli.verb {
+        Verb::Run(args) if open_end && args.command.is_empty() => Verdict::cannot(NO_COMMAND).print(),
         Verb::Run(args) => ExitCode::from(start::run(args)),
         Verb::Demo(args) => ExitCode::from(demo::run(&args)),
         Verb::Check(args) => check::check(&args.file, args.output.output).print(),
@@ -340,8 +348,7 @@ fn generate(what: &str) -> Verdict {
 fn completions(shell: clap_complete::Shell) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "outrigger", &mut script);
-    drop(std::io::stdout().lock().write_all(&script));
-    ExitCode::SUCCESS
+    verdict::say(&script, 0)
 }
 
 fn version(output: Output) -> Verdict {

@@ -46,6 +46,22 @@ impl Kept {
         Kept { plans: VecDeque::new(), directory: state.map(|state| state.join("plans")) }
     }
 
+    /// Makes the directory, and writes into it as later plans will be; the problem in words.
+    pub fn try_directory(state: Option<&Path>) -> Result<(), String> {
+        let Some(state) = state else { return Ok(()) };
+        let plans = state.join("plans");
+        let aside = plans.join(format!(".try.{}", std::process::id()));
+        let tried =
+            fs::create_dir_all(&plans).and_then(|()| fs::write(&aside, "")).and_then(|()| fs::remove_file(&aside));
+        tried.map_err(|cause| {
+            let state = state.display();
+            format!(
+                "state.directory: {state} cannot be written to: {cause}; name a directory that this user may write to, \
+                 or leave it out to keep the last good plans in memory"
+            )
+        })
+    }
+
     /// Remembers a configuration that is in force now.
     pub fn keep(&mut self, good: &Good) {
         self.plans.retain(|kept| kept.loaded.hash != good.loaded.hash);

@@ -114,7 +114,13 @@ pub fn leave_message(words: &str) {
 pub fn not_bound(name: &str, address: &Address, cause: &std::io::Error) -> String {
     match cause.kind() {
         std::io::ErrorKind::AddrInUse => {
-            format!("{name}.address: {address} is in use by another process; stop it or choose another address")
+            let (names, other) = match address {
+                Address::Tcp { .. } => ("ss -ltnp", "address"),
+                Address::Unix(_) => ("ss -lxp", "path"),
+            };
+            format!(
+                "{name}.address: {address} is in use by another process; stop it (`{names}` names it) or choose another {other}"
+            )
         }
         _ => format!("{name}.address: {address} cannot be bound: {cause}"),
     }

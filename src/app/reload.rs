@@ -8,15 +8,17 @@
 //! What needs a restart is said at every reload until there is one.
 
 mod compare;
+mod files;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use files::{compiled as compiled_files, listeners as listener_files, watched};
+
 use super::kept::{Found, Good, Kept};
 use super::watch::{self, Content, Watcher, Why};
 use crate::admin::{Board, Certificate, DiffAnswer, ReloadAnswer};
-use crate::config::settings::{CertificateFiles, ClientAuth, Settings};
 use crate::config::{self, Loaded};
 use crate::plan::compile::compile;
 use crate::plan::diff::{Change, diff};
@@ -57,6 +59,8 @@ pub struct Reloader {
     /// What the listeners' certificate files said when they were refused, and why.
     bad_pair: Option<(Vec<Content>, Vec<String>)>,
     polls: u32,
+    /// The last try had no file descriptor to read with.
+    again: bool,
 }
 
 impl Reloader {
@@ -82,6 +86,7 @@ impl Reloader {
             refused: None,
             bad_pair: None,
             polls: 0,
+            again: false,
         };
         reloader.tell_board();
         reloader
@@ -90,7 +95,7 @@ impl Reloader {
     /// Waits until there is a reason to call [`Reloader::reload`] with [`Asked::File`]. May be cancelled.
     pub async fn changed(&mut self) {
         loop {
-            match self.watcher.changed(self.refused.is_some()).await {
+            match self.watcher.changed(self.refused.is_some() || self.again).await {
                 Why::Content => return,
                 Why::Poll => {
                     self.polls = (self.polls + 1) % RETRY_POLLS;
@@ -110,6 +115,13 @@ impl Reloader {
         }
         // What nobody thought of must refuse a file, not end the process.
         let result = catch(|| self.apply(server, asked));
+        let short = result.is_err().then(watch::shortage).flatten();
+        self.again = short.is_some();
+        if let Some(why) = short {
+            // It says nothing of the file, which is read again soon.
+            tracing::warn!("reload: {why}; it is tried again");
+            return Err(vec![why]);
+        }
         match &result {
             Ok(answer) => self.accepted(server, asked, answer),
             Err(problems) => self.rejected(asked, problems),
@@ -353,40 +365,4 @@ fn words(problems: &[crate::serve::ServeProblem]) -> Vec<String> {
 fn summary(changes: &[Change]) -> String {
     let words: Vec<String> = changes.iter().map(|change| format!("{} {}", change.path, change.what)).collect();
     words.join(", ")
-}
-
-/// Every file whose content matters, each once.
-fn watched(file: Option<&Path>, loaded: &Loaded) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = file.map(Path::to_owned).into_iter().collect();
-    files.extend(loaded.watch.iter().cloned());
-    files.extend(listener_files(&loaded.settings));
-    files.extend(compiled_files(&loaded.settings));
-    files.sort();
-    files.dedup();
-    files
-}
-
-fn listener_files(settings: &Settings) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for tls in settings.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
-        for CertificateFiles { certificate, key } in &tls.certificates {
-            files.extend([certificate.clone(), key.clone()]);
-        }
-        match &tls.client_auth {
-            ClientAuth::Off => {}
-            ClientAuth::Request { ca } | ClientAuth::Require { ca } => files.push(ca.clone()),
-        }
-    }
-    files
-}
-
-fn compiled_files(settings: &Settings) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for tls in settings.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref()) {
-        files.extend(tls.ca.clone());
-        if let Some(CertificateFiles { certificate, key }) = &tls.client_certificate {
-            files.extend([certificate.clone(), key.clone()]);
-        }
-    }
-    files
 }

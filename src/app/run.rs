@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::checks::Checks;
+use super::kept::Kept;
 use super::options;
 use super::process::{self, Signal, Signals};
 use super::reload::{self, Asked, Reloader};
@@ -128,6 +129,7 @@ impl Outrigger {
         for note in &loaded.notes {
             tracing::warn!("{note}");
         }
+        Kept::try_directory(settings.state_directory.as_deref()).map_err(|words| Cannot::new([words]))?;
         let workers = options::workers(settings);
         let shared = share(&loaded, workers)?;
         let server = Server::start(Arc::clone(&shared), workers, inherited)

@@ -3,7 +3,7 @@
 //! Exit codes are the same for every verb: 0 yes, 1 no (the check failed), 2 cannot (usage, file, no connection).
 //! An answer goes to standard output whatever it is; what prevented an answer goes to standard error.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 /// What a verb ends with.
@@ -43,15 +43,33 @@ impl Verdict {
         &self.words
     }
 
-    /// Prints it. A reader that has gone away (`| head`) is no failure.
+    /// Prints it.
     pub fn print(&self) -> ExitCode {
         let newline = if self.words.is_empty() || self.words.ends_with('\n') { "" } else { "\n" };
         let text = format!("{}{newline}", self.words);
         if self.failed {
             drop(std::io::stderr().lock().write_all(text.as_bytes()));
-        } else {
-            drop(std::io::stdout().lock().write_all(text.as_bytes()));
+            return ExitCode::from(self.code);
         }
-        ExitCode::from(self.code)
+        say(text.as_bytes(), self.code)
+    }
+}
+
+/// Writes an answer to standard output and ends with `code`.
+pub fn say(answer: &[u8], code: u8) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    let result = out.write_all(answer).and_then(|()| out.flush());
+    written(result, code)
+}
+
+/// An answer that could not be written is none: whoever redirected it must not take half a file for the whole. A reader
+/// that has gone away (`| head`) has read enough.
+pub fn written(result: std::io::Result<()>, code: u8) -> ExitCode {
+    match result {
+        Err(cause) if cause.kind() != ErrorKind::BrokenPipe => {
+            drop(writeln!(std::io::stderr().lock(), "the answer cannot be written: {cause}"));
+            ExitCode::from(2)
+        }
+        Ok(()) | Err(_) => ExitCode::from(code),
     }
 }

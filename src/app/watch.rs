@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval_at, sleep_until};
@@ -34,14 +36,32 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub enum Content {
     Hash([u8; 32]),
     Unreadable(ErrorKind),
+    /// There was no descriptor to look with: nothing is known of it.
+    Unknown,
 }
 
 /// What the files say now.
 pub fn contents(files: &[PathBuf]) -> Vec<Content> {
-    files
-        .iter()
-        .map(|file| content(file).map_or_else(|cause| Content::Unreadable(cause.kind()), Content::Hash))
-        .collect()
+    let said = |file: &PathBuf| match content(file) {
+        Ok(hash) => Content::Hash(hash),
+        Err(cause) if is_shortage(&cause) => Content::Unknown,
+        Err(cause) => Content::Unreadable(cause.kind()),
+    };
+    files.iter().map(said).collect()
+}
+
+/// This process, or the machine, has no file descriptor left.
+fn is_shortage(cause: &std::io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| cause.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Why no file can be read at present, in words; `None` when files can be.
+pub fn shortage() -> Option<String> {
+    let cause = std::fs::File::open("/").err().filter(is_shortage)?;
+    let limit = getrlimit(Resource::Nofile).current.map_or_else(|| "no limit".to_owned(), |limit| limit.to_string());
+    Some(format!(
+        "no file can be read: {cause}; the limit is {limit} open files, raise it (ulimit -n, or LimitNOFILE= of the unit)"
+    ))
 }
 
 fn content(file: &Path) -> std::io::Result<[u8; 32]> {
@@ -74,6 +94,8 @@ pub struct Watcher {
     /// When the next comparison is.
     due: Option<Instant>,
     complained: bool,
+    /// The last comparison had no descriptor to read with.
+    short: bool,
 }
 
 impl Watcher {
@@ -97,6 +119,7 @@ impl Watcher {
             poll,
             due: None,
             complained: false,
+            short: false,
         };
         match notify {
             Ok(notify) => watcher.notify = Some(notify),
@@ -128,7 +151,23 @@ impl Watcher {
     /// Takes what the files say now as seen; for whoever is about to read them for another reason than a change told
     /// from here. What changes after this call is still found.
     pub fn look(&mut self) {
-        self.seen = contents(&self.files).into_iter().map(Some).collect();
+        self.seen = self.compare();
+    }
+
+    /// What the files say now; of those that cannot be looked at, what they said last.
+    fn compare(&mut self) -> Vec<Option<Content>> {
+        let found = contents(&self.files);
+        let short = found.contains(&Content::Unknown);
+        if short && !std::mem::replace(&mut self.short, short) {
+            let why = shortage().unwrap_or_else(|| "no file descriptor is left".to_owned());
+            tracing::warn!("changes of files are not seen for now: {why}");
+        }
+        self.short = short;
+        let known = |(found, seen): (Content, &Option<Content>)| match found {
+            Content::Unknown => *seen,
+            Content::Hash(_) | Content::Unreadable(_) => Some(found),
+        };
+        found.into_iter().zip(&self.seen).map(known).collect()
     }
 
     fn watch(&mut self, directory: PathBuf) {
@@ -169,7 +208,7 @@ impl Watcher {
             sleep_until(tokio::time::Instant::from_std(due)).await;
             self.due = None;
             while self.events.try_recv().is_ok() {}
-            let now: Vec<_> = contents(&self.files).into_iter().map(Some).collect();
+            let now = self.compare();
             if now != self.seen {
                 self.seen = now;
                 return Why::Content;

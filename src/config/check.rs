@@ -139,6 +139,15 @@ impl Checker<'_, '_> {
     }
 
     fn files(&self) {
+        if let Some(directory) = &self.settings.state_directory {
+            let found = std::fs::metadata(directory);
+            let other = found.as_ref().is_ok_and(|found| !found.is_dir())
+                || found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotADirectory);
+            if other {
+                let found = format!("{}: not a directory", directory.display());
+                self.problem("state.directory", found, "a directory, or a place where one can be made", None);
+            }
+        }
         for (place, listener) in self.settings.listeners.iter().enumerate() {
             let Some(tls) = &listener.tls else { continue };
             for (number, pair) in tls.certificates.iter().enumerate() {

@@ -20,6 +20,17 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 /// Fields beside `x-forwarded-*` in which apps look for the client.
 const CLAIMS: [&str; 4] = ["x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip"];
 
+/// Fields that frame a request, bound it in time or name it. Spelt with hyphens they were judged, or written by us.
+const OURS: [&str; 7] = [
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "x-request-id",
+    "x-request-priority",
+    "x-request-timeout-ms",
+    "x-envoy-expected-rq-timeout-ms",
+];
+
 /// Addresses looked at in one chain.
 const HOPS_MAX: usize = 32;
 
@@ -145,11 +156,15 @@ pub fn write(headers: &mut Fields, hop: &Hop<'_>) {
 }
 
 /// Drops what an untrusted peer says of itself; and from any peer the spellings with underscores, which no proxy
-/// writes and CGI, WSGI and the like read as the real ones.
+/// writes and CGI, WSGI and the like read as the real ones: of these claims, and of what frames and names a request.
 fn drop_claims(headers: &mut Fields, peer_trusted: bool) {
     let goes = |name: Name<'_>| {
         let name = name.as_bytes();
-        matches!(name, [b'x' | b't' | b'X' | b'T', ..]) && (!peer_trusted || name.contains(&b'_')) && is_claim(name)
+        match (name.first().map(u8::to_ascii_lowercase), name.contains(&b'_')) {
+            (Some(b'x' | b't'), false) => !peer_trusted && is_claim(name),
+            (Some(b'x' | b't' | b'c'), true) => is_claim(name) || OURS.iter().any(|ours| is_spelling(name, ours)),
+            (_, false | true) => false,
+        }
     };
     if headers.names().any(goes) {
         headers.retain(|name| !goes(name));
@@ -159,8 +174,12 @@ fn drop_claims(headers: &mut Fields, peer_trusted: bool) {
 /// Takes out of a request's trailers what only its head may say of the client and its way here: an app that merges
 /// trailers into the head would believe it.
 pub fn clean_trailers(mut trailers: HeaderMap) -> HeaderMap {
-    const NEVER: [&str; 6] = ["forwarded", "via", "x-request-id", "traceparent", "tracestate", "b3"];
-    let goes = |name: &&HeaderName| is_claim(name.as_str().as_bytes()) || NEVER.contains(&name.as_str());
+    const NEVER: [&str; 5] = ["forwarded", "via", "traceparent", "tracestate", "b3"];
+    let goes = |name: &&HeaderName| {
+        let text = name.as_str();
+        let bytes = text.as_bytes();
+        is_claim(bytes) || NEVER.contains(&text) || OURS.iter().any(|ours| is_spelling(bytes, ours))
+    };
     let dropped: Vec<HeaderName> = trailers.keys().filter(goes).cloned().collect();
     for name in dropped {
         trailers.remove(name);
@@ -170,12 +189,14 @@ pub fn clean_trailers(mut trailers: HeaderMap) -> HeaderMap {
 
 /// Whether a name, underscores read as hyphens, speaks of the client or of how it reached a proxy.
 fn is_claim(name: &[u8]) -> bool {
-    let same = |wanted: &str, name: &[u8]| {
-        let plain = name.iter().map(|byte| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() });
-        plain.eq(wanted.bytes())
-    };
-    let prefix = name.get(.."x-forwarded-".len()).is_some_and(|start| same("x-forwarded-", start));
-    prefix || CLAIMS.iter().any(|claim| same(claim, name))
+    let prefix = name.get(.."x-forwarded-".len()).is_some_and(|start| is_spelling(start, "x-forwarded-"));
+    prefix || CLAIMS.iter().any(|claim| is_spelling(name, claim))
+}
+
+/// Whether a name, in whatever case, is `wanted` when its underscores are read as hyphens.
+fn is_spelling(name: &[u8], wanted: &str) -> bool {
+    let plain = name.iter().map(|byte| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() });
+    plain.eq(wanted.bytes())
 }
 
 /// What a believed chain says so far, with its comma.
@@ -422,8 +443,16 @@ mod tests {
             ("x_forwarded_for", "1.1.1.1"),
             ("x-forwarded_proto", "https"),
             ("x_real_ip", "1.1.1.1"),
+            ("content_length", "5"),
+            ("transfer-encoding_", "stays"),
+            ("transfer_encoding", "chunked"),
+            ("content_type", "a/b"),
+            ("x_request_id", "evil"),
+            ("x-request_timeout_ms", "1"),
             ("x-forwarder", "stays"),
             ("x-real-ips", "stays"),
+            ("x_y", "stays"),
+            ("content-type", "stays"),
             ("te", "stays"),
         ];
         let ours = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
@@ -435,9 +464,11 @@ mod tests {
             names.sort();
             names
         };
-        assert_eq!(left(false), ["te", "x-forwarder", "x-real-ips"]);
-        let kept =
-            ["te", "true-client-ip", "x-forwarded-port", "x-forwarded-user", "x-forwarder", "x-real-ip", "x-real-ips"];
+        let harmless = ["content-type", "te", "transfer-encoding_", "x-forwarder", "x-real-ips", "x_y"];
+        assert_eq!(left(false), harmless);
+        let mut kept = harmless.to_vec();
+        kept.extend(["true-client-ip", "x-forwarded-port", "x-forwarded-user", "x-real-ip"]);
+        kept.sort_unstable();
         assert_eq!(left(true), kept);
     }
 

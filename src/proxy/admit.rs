@@ -101,10 +101,16 @@ pub fn priority(exchange: &Exchange, fields: &Fields) -> Priority {
 }
 
 /// What an answer, or the lack of one, says of the app's latency. Quick failures say nothing: an app that refuses fast
-/// is not a fast app.
+/// is not a fast app. Neither does the end of a client's own patience: whoever asks for an answer in 3 ms would teach
+/// that the app takes 3 ms, and then what it usually takes would look like an overload.
 pub fn learn<T>(exchange: &Exchange, answered: &Result<T, Refusal>) {
     let (Some(place), Some(last)) = (&exchange.place, exchange.attempts.last()) else { return };
-    let timed_out = matches!(answered, Err(Refusal::FirstByteTimeout | Refusal::PerTryTimeout | Refusal::TotalTimeout));
+    let total = exchange.route.as_ref().map(|route| exchange.started + route.timeouts.total);
+    let timed_out = match answered {
+        Err(Refusal::FirstByteTimeout | Refusal::PerTryTimeout) => true,
+        Err(Refusal::TotalTimeout) => total == Some(exchange.deadline),
+        Ok(_) | Err(_) => false,
+    };
     let worked = (100..500).contains(&last.status) && last.status != 429;
     if timed_out || (answered.is_ok() && worked) {
         place.borrow().sample(last.duration, clock::now());

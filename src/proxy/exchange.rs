@@ -214,10 +214,11 @@ impl Exchange {
         if self.upgraded {
             lifecycle.upgrade_ended();
         }
-        let cut = lifecycle.stage() == Stage::Cutting && matches!(self.fate, Fate::ClientGone | Fate::Truncated);
-        if cut {
-            self.reason = "drain_cut";
+        let gone = lifecycle.stage() == Stage::Cutting && matches!(self.fate, Fate::ClientGone | Fate::Truncated);
+        if gone {
+            self.reason = DRAIN_CUT;
         }
+        let cut = self.reason == DRAIN_CUT;
         lifecycle.request_ended(cut);
         self.record(clock::now());
     }
@@ -271,6 +272,9 @@ impl Exchange {
         self.proxy.telemetry.settle(&record, metrics, upstream);
     }
 }
+
+/// The drain's time was over.
+pub const DRAIN_CUT: &str = "drain_cut";
 
 impl Drop for Exchange {
     fn drop(&mut self) {

@@ -1,6 +1,7 @@
 //! A request's path, every phase from top to bottom. The order is part of the product.
 
 use std::borrow::Cow;
+use std::pin::pin;
 use std::rc::Rc;
 
 use http::Uri;
@@ -23,7 +24,11 @@ impl Proxy {
     /// One request to its answer. It never fails: what goes wrong is an answer too.
     pub async fn handle(self: Rc<Self>, peer: Rc<Peer>, req: Request<ClientBody>) -> Response<Body> {
         let mut exchange = Exchange::open(&self, peer, &req);
-        let answer = match serve(&mut exchange, req).await {
+        let served = {
+            let work = pin!(serve(&mut exchange, req));
+            self.unless_cut(work).await
+        };
+        let answer = match served {
             Ok(response) => response,
             Err(refusal) => refusal.answer(&mut exchange), // the only place that invents a response
         };

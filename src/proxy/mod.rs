@@ -6,6 +6,7 @@ pub mod arrive;
 pub mod attempt;
 pub mod body;
 pub mod choose;
+mod cut;
 pub mod exchange;
 pub mod handle;
 mod hedge;

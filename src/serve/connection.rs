@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::Version;
 use bytes::Bytes;
 use http_body::Body as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -39,8 +40,6 @@ const FIRST_MAX: usize = 2048;
 const LINGER_BYTES_MAX: usize = 64 * 1024;
 const LINGER_MAX: Duration = Duration::from_secs(1);
 
-const HEAD_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
-content-length: 87\r\n\r\n{\"type\":\"about:blank\",\"title\":\"Request Timeout\",\"status\":408,\"reason\":\"request_header\"}";
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\n\
 content-length: 46\r\n\r\nThis port speaks HTTPS; use https:// with it.\n";
 
@@ -162,13 +161,16 @@ async fn finish(ending: Ending, seat: &Seat, activity: &Activity, (proxy, peer):
         Ending::Malformed(problem) => {
             seat.turn(Turned::Malformed);
             match problem {
-                Some(problem) => say_and_close(stream, &refusal(proxy.refuse_unread(peer, problem)).await).await,
+                Some(problem) => {
+                    let answer = proxy.refuse_unread(peer, Version::HTTP_11, problem);
+                    say_and_close(stream, &refusal(answer).await).await;
+                }
                 None => linger(stream).await, // hyper has answered
             }
         }
         Ending::HeadTimeout => {
             seat.turn(Turned::HeadTimeout);
-            say_and_close(stream, HEAD_TIMEOUT).await;
+            say_and_close(stream, &refusal(proxy.refuse_slow_head(peer)).await).await;
         }
         Ending::Stalled => {
             seat.turn(Turned::Stalled);

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::state::journal::lock;
@@ -72,6 +72,8 @@ pub struct Gate {
     accepted: AtomicU64,
     clients: Mutex<HashMap<IpAddr, usize>>,
     turned: [AtomicU64; Turned::ALL.len()],
+    /// Somebody has told that newcomers are turned away.
+    pub crowded: AtomicBool,
 }
 
 impl Gate {
@@ -85,8 +87,10 @@ impl Gate {
         })
     }
 
-    pub fn turn(&self, why: Turned) {
+    /// Counts; what it was comes back.
+    pub fn turn(&self, why: Turned) -> Turned {
         self.turned[why as usize].fetch_add(1, Ordering::Relaxed);
+        why
     }
 
     pub fn turned(&self, why: Turned) -> u64 {

@@ -23,6 +23,7 @@ use super::alarm::{Told, Watch};
 use super::io::ConnectionIo;
 use super::worker::Seat;
 use crate::http::HeadProblem;
+use crate::http::fields::FIELDS_MAX;
 use crate::proxy::{Body, ClientBody, Peer, Proxy};
 use crate::upstream::rt::LocalExecutor;
 
@@ -71,7 +72,8 @@ pub async fn http2(io: ConnectionIo, front: Front, seat: &Seat, limits: &Limits)
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        // Twice what is taken, so that a head that is somewhat too large is refused here, with an id and a line in the log.
+        .max_header_list_size(u32::try_from(2 * HEAD_BYTES_MAX).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .adaptive_window(false)
@@ -102,10 +104,24 @@ async fn answer(
     req: http::Request<Incoming>,
     mut open: Open,
 ) -> Result<http::Response<Carried>, Infallible> {
-    let response = proxy.handle(peer, req.map(ClientBody::from).into()).await;
+    let response = match oversize(&req) {
+        None => proxy.handle(peer, req.map(ClientBody::from).into()).await,
+        Some(problem) => proxy.refuse_unread(peer, http::Version::HTTP_2, problem),
+    };
     open.answered();
     open.waits(true);
     Ok(response.map(|body| Carried { body, open }).into_http())
+}
+
+/// The limits of HTTP/1, in the measure of RFC 9113 §6.5.2: a field costs its bytes and 32 more.
+fn oversize(req: &http::Request<Incoming>) -> Option<HeadProblem> {
+    let target = req.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let host = req.uri().authority().map_or(0, |host| host.as_str().len());
+    let fields = req.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32);
+    if target + host + fields.sum::<usize>() > HEAD_BYTES_MAX {
+        return Some(HeadProblem::TooLarge);
+    }
+    (req.headers().len() > FIELDS_MAX).then_some(HeadProblem::TooManyFields)
 }
 
 /// The response body, which keeps the request open until it ends.

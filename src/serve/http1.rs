@@ -40,6 +40,8 @@ pub async fn serve(stream: Stream, first: Bytes, front: Front, seat: &Seat, limi
         match one(&link, &front, &mut watch).await {
             Ok(true) => {}
             Ok(false) => break Ending::Done,
+            // Browsers connect in advance: who has said nothing has no request that is late.
+            Err(Ending::HeadTimeout) if link.is_silent() => break Ending::Idle,
             Err(ending) => break ending,
         }
     };

@@ -91,6 +91,11 @@ impl Link {
         }
     }
 
+    /// Nothing has come that is not understood.
+    pub fn is_silent(&self) -> bool {
+        self.inner.borrow().read.is_empty()
+    }
+
     /// Ready when the client has left. While its body is coming that is for the body's reader to find out; what comes
     /// behind the request is kept for later, and then nobody looks further.
     pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<Ending> {

@@ -21,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::oneshot;
 
 use super::connection;
+use super::crowd::Crowd;
 use super::gate::{Gate, Turned, is_the_connections_fault};
 use super::stream::Raw;
 use super::worker::{LocalListener, Seat, Worker};
@@ -281,21 +282,30 @@ pub async fn accept(
     mut stop: oneshot::Receiver<()>,
 ) {
     let mut back_off = BACK_OFF_MIN;
+    let mut crowd = Crowd::new(&listener.shared);
+    let journal = &worker.proxy.shared().states.journal;
     loop {
         let accepted = tokio::select! {
             biased;
             _ = &mut stop => break,
+            () = crowd.due() => {
+                crowd.look(journal);
+                continue;
+            }
             accepted = acceptor.accept() => accepted,
         };
         match accepted {
             Ok((raw, peer)) => {
                 back_off = BACK_OFF_MIN;
-                admit(&worker, &listener, raw, peer);
+                if let Err(why) = admit(&worker, &listener, raw, peer) {
+                    crowd.turned(why, journal);
+                }
             }
             Err(problem) if is_the_connections_fault(&problem) => {}
             Err(problem) => {
                 // Out of descriptors or memory: the socket stays readable, so that going on at once would spin.
                 listener.shared.gate.turn(Turned::Descriptors);
+                crowd.turned(Turned::Descriptors, journal);
                 if back_off == BACK_OFF_MIN {
                     tracing::warn!(listener = %listener.shared.name(), %problem, "cannot accept; backing off");
                 }
@@ -305,28 +315,30 @@ pub async fn accept(
         }
     }
     acceptor.turn_newcomers_away();
-    acceptor.accept_waiting(|raw, peer| admit(&worker, &listener, raw, peer));
+    let last = |raw, peer| {
+        let _ = admit(&worker, &listener, raw, peer); // that it was one too many is no event any more
+    };
+    acceptor.accept_waiting(last);
     tokio::time::sleep(STOP_LINGER).await;
-    acceptor.accept_waiting(|raw, peer| admit(&worker, &listener, raw, peer));
+    acceptor.accept_waiting(last);
 }
 
-fn admit(worker: &Rc<Worker>, listener: &Rc<LocalListener>, raw: Raw, peer: SocketAddr) {
+fn admit(worker: &Rc<Worker>, listener: &Rc<LocalListener>, raw: Raw, peer: SocketAddr) -> Result<(), Turned> {
     let plan = worker.proxy.plan();
     let max = plan.listener(listener.shared.slot).map_or(usize::MAX, |plan| plan.connections_max);
     // What is turned away is closed at once: it has cost one descriptor for a moment, and no request has been read.
-    let Some(place) = listener.shared.gate.enter(max) else { return };
+    let place = listener.shared.gate.enter(max).ok_or(Turned::Full)?;
     let lifecycle = &worker.proxy.shared().states.lifecycle;
     let open = lifecycle.connections();
     if open >= lifecycle.connections_max() {
-        listener.shared.gate.turn(Turned::Memory);
-        return;
+        return Err(listener.shared.gate.turn(Turned::Memory));
     }
     if open >= worker.connections_max.get() {
-        listener.shared.gate.turn(Turned::Descriptors);
-        return;
+        return Err(listener.shared.gate.turn(Turned::Descriptors));
     }
     let seat = Seat::new(worker, listener);
     tokio::task::spawn_local(connection::serve(Rc::clone(worker), seat, raw, peer, place));
+    Ok(())
 }
 
 impl Acceptor {

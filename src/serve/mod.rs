@@ -7,6 +7,7 @@
 pub mod drain;
 pub mod server;
 
+mod crowd;
 pub mod gate;
 pub mod listener;
 pub mod worker;

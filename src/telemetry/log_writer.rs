@@ -6,10 +6,14 @@ use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::metrics::lock;
 use super::options::{Target, TelemetryError};
@@ -214,11 +218,25 @@ fn open(target: &Target) -> Result<Option<File>, TelemetryError> {
         Target::Off => Ok(None),
         Target::Stdout => stream("stdout", io::stdout().as_fd().try_clone_to_owned()),
         Target::Stderr => stream("stderr", io::stderr().as_fd().try_clone_to_owned()),
-        Target::File(path) => match OpenOptions::new().append(true).create(true).open(path) {
+        Target::File(path) => match open_file(path) {
             Ok(file) => Ok(Some(file)),
+            Err(cause) if is_pipe(path) && cause.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+                let words = format!("{} is a pipe that nobody reads; start its reader first", path.display());
+                Err(TelemetryError::log(words))
+            }
             Err(cause) => Err(TelemetryError::log(format!("{} cannot be opened: {cause}", path.display()))),
         },
     }
+}
+
+/// Without waiting: opening a pipe would wait for its reader, and with it would whoever starts or reloads.
+fn open_file(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    OpenOptions::new().append(true).create(true).custom_flags(flags).open(path)
+}
+
+fn is_pipe(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo())
 }
 
 const THREAD: &str = "access-log";
@@ -336,6 +354,33 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "\nwhole\n");
+    }
+
+    #[test]
+    fn a_pipe_is_refused_while_nobody_reads_it_and_holds_nobody_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let target = Target::File(path.clone());
+        let problem = LogWriter::start(&target).unwrap_err();
+        assert!(problem.to_string().contains("a pipe that nobody reads"), "{problem}");
+        // More than a pipe holds: its writer waits for the reader, and nobody else does.
+        let (opened, reader) = (OpenOptions::new().read(true).custom_flags(0o4000).open(&path).unwrap(), path.clone());
+        let writer = LogWriter::start(&target).unwrap();
+        let line = format!("{}\n", "x".repeat(64 * 1024));
+        for _ in 0..8 {
+            assert_eq!(writer.hand_over(&mut batch(&line)), 0);
+        }
+        let reading = std::thread::spawn(move || {
+            let mut pipe = File::open(reader).unwrap();
+            drop(opened);
+            let mut text = String::new();
+            pipe.read_to_string(&mut text).unwrap();
+            text.lines().count()
+        });
+        assert!(flush(&writer));
+        drop(writer);
+        assert_eq!(reading.join().unwrap(), 8);
     }
 
     #[test]

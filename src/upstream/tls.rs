@@ -158,6 +158,7 @@ fn system_roots() -> Result<RootCertStore, TlsProblem> {
 
 fn roots_of_file(path: &Path, hash: &mut Sha256) -> Result<RootCertStore, TlsProblem> {
     let mut roots = RootCertStore::empty();
+    hash.update(AS_CA);
     for certificate in certificates(path, hash)? {
         roots.add(certificate).map_err(|error| TlsProblem::new(TlsTrouble::Certificate, path, error.to_string()))?;
     }
@@ -169,6 +170,7 @@ fn client_certificate(
     key_path: &Path,
     hash: &mut Sha256,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsProblem> {
+    hash.update(AS_CLIENT);
     let chain = certificates(chain_path, hash)?;
     let pem = read(key_path)?;
     let key = PrivateKeyDer::from_pem_slice(&pem)
@@ -250,6 +252,10 @@ impl fmt::Display for TlsProblem {
 }
 
 impl std::error::Error for TlsProblem {}
+
+/// The same file means something else as what is trusted than as what is shown. No name has these bytes.
+const AS_CA: &[u8] = b"\0ca\0";
+const AS_CLIENT: &[u8] = b"\0client\0";
 
 /// Sessions kept for resumption per upstream and offer.
 const SESSIONS_MAX: usize = 64;

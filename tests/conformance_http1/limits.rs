@@ -171,6 +171,26 @@ fn a_head_that_cannot_be_read_is_refused_like_a_request() {
 }
 
 #[test]
+fn a_slow_head_is_refused_like_a_request() {
+    let app = RawApp::fine();
+    let outrigger = Outrigger::before(&app, "timeouts: { request_header: 100ms }\n");
+    let answer = wire::ask(outrigger.web(), "GET / HTTP/1.1\r\nHost");
+    assert_eq!((answer.status, answer.reason().as_str()), (408, "request_header_timeout"));
+    assert_eq!(answer.get("connection"), Some("close"));
+    let id = answer.get("x-request-id").expect("an id").to_owned();
+    let line = outrigger.wait_for_access("the slow head", |line| line["request_id"] == id.as_str());
+    assert_eq!(
+        (&line["reason"], &line["http.request.method"]),
+        (&"request_header_timeout".into(), &"-".into()),
+        "{line}"
+    );
+    assert_eq!(outrigger.why(&id)["reason"], "request_header_timeout");
+    assert_eq!(outrigger.metric("outrigger_refusals_total", "reason=\"request_header_timeout\""), 1.0);
+    assert!(app.untouched());
+    outrigger.idle();
+}
+
+#[test]
 fn an_answer_with_an_unusable_head_is_told_with_its_cause() {
     let fields: String = (0..200).map(|number| format!("x-{number}: 1\r\n")).collect();
     let app = RawApp::answering_and_closing(format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n{fields}\r\n"));

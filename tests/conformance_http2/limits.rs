@@ -191,3 +191,29 @@ fn a_client_that_opens_no_window_holds_no_place() {
         }
     }
 }
+
+#[test]
+fn a_head_that_is_somewhat_too_large_is_refused_like_a_request() {
+    let app = RawApp::fine();
+    let outrigger = Outrigger::before(&app, "");
+    let client = Client::connect(outrigger.web());
+    let mut large = request("GET", "/");
+    large.headers_mut().insert("x-large", HeaderValue::from_str(&"x".repeat(40 * 1024)).expect("a value"));
+    let mut many = request("GET", "/");
+    for number in 0..101 {
+        let name = http::HeaderName::try_from(format!("x-{number}")).expect("a name");
+        many.headers_mut().insert(name, HeaderValue::from_static("1"));
+    }
+    for (made, reason) in [(large, "head_too_large"), (many, "too_many_fields")] {
+        let answer = client.ask(made, &[], None).expect("an answer");
+        assert_eq!((answer.status(), answer.reason().as_str()), (431, reason));
+        let id = answer.get("x-request-id").expect("an id").to_owned();
+        let line = outrigger.wait_for_access(reason, |line| line["request_id"] == id.as_str());
+        assert_eq!(line["reason"], reason, "{line}");
+        assert_eq!(outrigger.metric("outrigger_refusals_total", &format!("reason=\"{reason}\"")), 1.0);
+    }
+    // The connection goes on.
+    assert_eq!(client.ask(request("GET", "/"), &[], None).expect("an answer").status(), 200);
+    assert_eq!(app.requests().len(), 1);
+    outrigger.idle();
+}

@@ -4,7 +4,7 @@
 use std::os::unix::fs::symlink;
 use std::sync::atomic::Ordering;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
 use crate::support::load::{self, Load, Mix};
 use crate::support::{Launch, Outrigger, RawApp, Wire, config, eventually, wire};
@@ -166,4 +166,39 @@ fn listeners_come_and_go_and_the_others_stay() {
     eventually("the listener is gone", || std::net::TcpStream::connect(more).is_err().then_some(()));
     kept.send("GET /fast HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(kept.response("GET").status, 200);
+}
+
+/// Sets the soft limit on file descriptors from outside; without one, to the hard one, which it has inherited from us.
+fn descriptors(outrigger: &Outrigger, soft: Option<u64>) {
+    let pid = Pid::from_raw(i32::try_from(outrigger.id()).expect("an id"));
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    prlimit(pid, Resource::Nofile, Rlimit { current: soft.or(maximum), maximum }).expect("a limit");
+}
+
+// Goal: out of file descriptors, nothing is known of a file, which is no reason to call it bad. Method: the limit is
+// taken away and given back from outside.
+#[test]
+fn without_descriptors_no_file_is_called_bad_and_a_change_is_taken_later() {
+    let app = RawApp::fine();
+    let outrigger = Outrigger::run(marked(app.address(), 1));
+    assert_eq!(plan(&outrigger), "1");
+    descriptors(&outrigger, Some(8));
+    // The same again: an event without a change.
+    outrigger.write_config(&marked(app.address(), 1));
+    let told = outrigger.wait_for_log("the shortage", |line| {
+        line["message"].as_str().is_some_and(|words| words.contains("changes of files are not seen for now"))
+    });
+    let words = told["message"].as_str().unwrap_or_default().to_owned();
+    assert!(words.contains("the limit is 8 open files") && words.contains("ulimit -n"), "{words}");
+    outrigger.write_config(&marked(app.address(), 2));
+    outrigger.signal(Signal::HUP);
+    outrigger.wait_for_log("the reload that could not be", |line| {
+        line["message"].as_str().is_some_and(|words| words.contains("it is tried again"))
+    });
+    descriptors(&outrigger, None);
+    eventually("the change", || (plan(&outrigger) == "2").then_some(()));
+    let log = outrigger.stderr();
+    assert!(!log.contains("configuration refused"), "{log}");
+    assert_eq!(log.matches("changes of files are not seen").count(), 1, "told once: {log}");
+    assert_eq!(outrigger.status()["config"]["stale"], false);
 }

@@ -28,8 +28,18 @@ fn connections_above_the_cap_are_turned_away_and_ops_answers() {
     assert!(kept.iter_mut().all(served), "those that are there go on");
     assert_eq!((outrigger.ops("/readyz").status, outrigger.ops("/metrics").status), (200, 200));
     assert_eq!(outrigger.metric("outrigger_connections_closed_early_total", "connections_max"), 20.0);
+    let told = || outrigger.status()["events"].to_string();
+    let full = "full: 5 connections are open, as many as connections.max allows";
+    assert_eq!(told().matches(full).count(), 1, "{}", told());
     drop(kept);
     eventually("there is room again", || served(&mut Wire::connect(outrigger.web())).then_some(()));
+    eventually("it is over", || told().contains("no longer full: ").then_some(()));
+    // A second time is a second pair of events.
+    let kept = connect(&outrigger, 5);
+    assert!(!served(&mut Wire::connect(outrigger.web())));
+    eventually("full again", || (told().matches(full).count() == 2).then_some(()));
+    drop(kept);
+    eventually("over again", || (told().matches("no longer full").count() == 2).then_some(()));
 }
 
 #[test]

@@ -44,7 +44,8 @@ fn what_does_not_end_in_time_is_cut_and_counted() {
     bench.until(|| bench.in_flight() == 1);
     let report = bench.drain(Params { delay: Duration::ZERO, timeout: QUICK, farewell: Duration::ZERO });
     assert_eq!((report.cut, report.forced), (1, false), "{report:?}");
-    assert_eq!(read_to_end(&mut busy).unwrap_or_default(), "");
+    let said = read_to_end(&mut busy).expect("an orderly end");
+    assert!(said.starts_with("HTTP/1.1 503 ") && said.contains("\"reason\":\"drain_cut\""), "{said}");
 }
 
 #[test]

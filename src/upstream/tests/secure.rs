@@ -228,4 +228,12 @@ fn settings_that_cannot_work_say_which_file() {
     assert_eq!(build("a.test:1"), build("a.test:2"));
     assert_ne!(build("a.test"), build("b.test"));
     assert_eq!(build("[::1]:443").clone(), build("::1"));
+    // Trusted or shown is not the same, whatever file it is.
+    match ClientTls::build(Some("a.test"), "", None, Some((&chain, &key))) {
+        Ok(shown) => {
+            let trusted = ClientTls::build(Some("a.test"), "", Some(&chain), None).expect("settings");
+            assert_ne!(shown, trusted);
+        }
+        Err(problem) => assert_eq!(problem.trouble, TlsTrouble::SystemRoots, "a machine without roots"),
+    }
 }
