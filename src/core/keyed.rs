@@ -181,6 +181,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn sharing_is_counted_while_the_slot_is_another_keys() {
+        let (params, second) = (per_second(1, 2), 1_000_000_000);
+        for (now, shared) in [(second, 1), (2 * second - 1, 1), (2 * second, 0), (2 * second + 1, 0)] {
+            let mut table = Keyed::new(16);
+            for key in 1..=16 {
+                assert!(allows(table.check(key, &params, second, 1)));
+            }
+            assert_eq!(table.shared(), 0);
+            assert!(allows(table.check(99, &params, now, 1)));
+            assert_eq!(table.shared(), shared, "at {now}");
+        }
+    }
+
+    #[test]
+    fn its_memory_is_sixteen_bytes_a_key() {
+        let mut table = Keyed::new(100);
+        assert_eq!(table.bytes(), 128 * 16);
+        assert!(table.is_empty());
+        table.check(1, &per_second(1, 1), 1, 1);
+        assert!(!table.is_empty());
+        assert_eq!(size_of_val(&table.sets[..]), table.bytes());
+    }
+
     /// A key that is refused under smaller limits is let in when it was told, not when the old limits would have.
     #[test]
     fn a_smaller_burst_is_forgiven_in_its_own_time() {
