@@ -394,21 +394,21 @@ mod tests {
     #[test]
     fn a_learned_limit_is_obeyed_below_the_cap_and_only_where_it_is_enforced() {
         let (plain, now) = (params(50, 9), origin());
-        let adaptive = Some(gradient::Params { min: 2, max: 20 });
-        let learning = Params { adaptive, ..plain };
+        let adaptive = gradient::Params { min: 2, max: 20 };
+        let learning = Params { adaptive: Some(adaptive), ..plain };
         let mut places: Admission<u32> = Admission::default();
         assert_eq!((places.limit(&plain), places.limit(&learning), places.latency()), (None, Some(20), Duration::ZERO));
         assert_eq!((places.max(&plain), places.max(&learning)), (50, 20));
         assert_eq!(places.max(&Params { enforced: false, ..learning }), 50);
         assert_eq!(places.max(&Params { cap: 5, ..learning }), 5);
-        let mut limit = Limit::new(&adaptive.unwrap());
+        let mut limit = Limit::new(&adaptive);
         for step in 0..3u32 {
             let at = now + step * 1000 * MS;
             places.sample(20 * MS, &learning, at, &mut Vec::new());
-            limit.sample(20 * MS, 0, &adaptive.unwrap(), at);
+            limit.sample(20 * MS, 0, &adaptive, at);
         }
         assert_eq!(places.latency(), 20 * MS);
-        assert_eq!(places.limit(&learning), Some(limit.max(&adaptive.unwrap())));
+        assert_eq!(places.limit(&learning), Some(limit.max(&adaptive)));
         places.sample(20 * MS, &plain, now, &mut Vec::new());
         assert_eq!(places.limit(&plain), None);
     }
@@ -445,7 +445,7 @@ mod tests {
     fn patience_after_an_absence_ends_when_nobody_waits_and_in_the_end() {
         let (mut places, params, now) = taken();
         let nano = Duration::from_nanos(1);
-        let mut patience = |places: &mut Admission<u32>, lasted: Duration| {
+        let patience = |places: &mut Admission<u32>, lasted: Duration| {
             places.recover(50, 5000 * MS, now);
             let Params { queue_max, wait_max, .. } = places.patience(&params, now + lasted);
             (queue_max, wait_max)

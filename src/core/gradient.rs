@@ -562,6 +562,8 @@ mod tests {
         // Too few answers are no evidence, and neither is what was done before the trouble began.
         assert!(after(second(), &high(19, 0.25, 64)).shrunk.is_none());
         assert!(after(settled(64.0), &high(20, 0.25, 64)).shrunk.is_none());
+        // Half of eight and four are eight: that is no shrink.
+        assert!(after(Limit { congested: true, ..settled(8.0) }, &high(20, 0.375, 8)).shrunk.is_none());
 
         let shrunk = || Limit {
             congested: true,
