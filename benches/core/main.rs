@@ -49,23 +49,41 @@ fn child(asked: &str) -> ExitCode {
 fn instructions_each(name: &str) -> f64 {
     let program = std::env::current_exe().expect("our own path");
     let [few, many] = RUNS.map(|runs| {
-        let out = callgrind().arg(&program).env(CHILD, format!("{name}={runs}")).output().expect("valgrind starts");
-        collected(&String::from_utf8_lossy(&out.stderr))
+        let out = INSTRUCTIONS
+            .command()
+            .arg(&program)
+            .env(CHILD, format!("{name}={runs}"))
+            .output()
+            .expect("valgrind starts");
+        INSTRUCTIONS.count(&String::from_utf8_lossy(&out.stderr))
     });
     (many - few) / (RUNS[1] - RUNS[0]) as f64
 }
 
-/// `valgrind` with nothing but the count.
-pub fn callgrind() -> Command {
-    let mut command = Command::new("valgrind");
-    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
-    command
+/// What valgrind counts, and how it says so at the end.
+pub struct Tool {
+    arguments: &'static [&'static str],
+    mark: &'static str,
 }
 
-/// The count that callgrind says at the end.
-pub fn collected(said: &str) -> f64 {
-    let count = said.lines().find_map(|line| line.split_once("Collected : "));
-    count.and_then(|(_, count)| count.trim().parse().ok()).unwrap_or_else(|| panic!("no count from valgrind:\n{said}"))
+pub const INSTRUCTIONS: Tool =
+    Tool { arguments: &["--tool=callgrind", "--callgrind-out-file=/dev/null"], mark: "Collected : " };
+pub const ALLOCATIONS: Tool =
+    Tool { arguments: &["--tool=memcheck", "--leak-check=no", "--undef-value-errors=no"], mark: "total heap usage: " };
+
+impl Tool {
+    /// `valgrind` with nothing but the count.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("valgrind");
+        command.args(self.arguments);
+        command
+    }
+
+    pub fn count(&self, said: &str) -> f64 {
+        let count =
+            said.lines().find_map(|line| Some(line.split_once(self.mark)?.1.split(' ').next()?.replace(',', "")));
+        count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no count from valgrind:\n{said}"))
+    }
 }
 
 fn judge(counted: &[(String, f64)], all: bool) -> ExitCode {
@@ -78,17 +96,18 @@ fn judge(counted: &[(String, f64)], all: bool) -> ExitCode {
         .filter_map(|(name, count)| Some((name, count.parse().ok()?)))
         .collect();
     let mut above = 0;
-    println!("| instructions | now | baseline | x |\n|---|---|---|---|");
+    println!("| instructions, or allocations | now | baseline | x |\n|---|---|---|---|");
     for (name, count) in counted {
         let Some(before) = baseline.get(name.as_str()) else {
-            println!("| {name} | {count:.0} | - | - |");
+            println!("| {name} | {count:.1} | - | - |");
             continue;
         };
         // Half an instruction either way is rounding, however small the case.
         let ours = !name.contains("nginx");
-        let worse = ours && *count > before * TOLERANCE + 0.5;
+        let tolerance = if name.starts_with("allocations") { 1.0 } else { TOLERANCE };
+        let worse = ours && *count > before * tolerance + 0.5;
         above += usize::from(worse);
-        println!("| {name} | {count:.0} | {before:.0} | {:.3}{} |", count / before, if worse { " above" } else { "" });
+        println!("| {name} | {count:.1} | {before:.1} | {:.3}{} |", count / before, if worse { " above" } else { "" });
     }
     if std::env::var_os("UPDATE_BASELINE").is_some() && all {
         let mut text = compiler() + "\n";

@@ -1,6 +1,6 @@
-//! A whole request through the program itself, in instructions outside the kernel: HTTP/1.1 keep-alive, 1 KB. Counted
-//! twice: on many connections at a time, as under load, where one wake-up of the worker serves several requests; and
-//! alone, one after the other on one connection, where every step is a wake-up.
+//! A whole request through the program itself, in instructions outside the kernel and in allocations: HTTP/1.1
+//! keep-alive, 1 KB. Counted twice: on many connections at a time, as under load, where one wake-up of the worker
+//! serves several requests; and alone, one after the other on one connection, where every step is a wake-up.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,6 +9,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use super::ports::free_port;
+use super::{ALLOCATIONS, INSTRUCTIONS, Tool};
 
 const REQUESTS: [u64; 2] = [1_024, 5_120];
 const CONNECTIONS: [u64; 2] = [64, 1];
@@ -31,21 +32,25 @@ const ALL: [Through; 4] = [Through::Bare, Through::Defaults, Through::Policies, 
 /// Each that is wanted and can be counted. What is not there or does not run under valgrind is left out.
 pub fn counted(wanted: &dyn Fn(&str) -> bool) -> Vec<(String, f64)> {
     let mut counted = Vec::new();
-    for connections in CONNECTIONS {
+    for (tool, connections, how) in [
+        (&INSTRUCTIONS, CONNECTIONS[0], "request"),
+        (&INSTRUCTIONS, CONNECTIONS[1], "request alone"),
+        (&ALLOCATIONS, CONNECTIONS[0], "allocations"),
+        (&ALLOCATIONS, CONNECTIONS[1], "allocations alone"),
+    ] {
         for through in ALL {
-            let how = if connections == 1 { "request alone" } else { "request" };
             let name = format!("{how}, {}", through.name());
             if wanted(&name) {
-                counted.extend(instructions_each(through, connections).map(|count| (name, count)));
+                counted.extend(each(tool, through, connections).map(|count| (name, count)));
             }
         }
     }
     counted
 }
 
-fn instructions_each(through: Through, connections: u64) -> Option<f64> {
+fn each(tool: &Tool, through: Through, connections: u64) -> Option<f64> {
     let app = app();
-    let [few, many] = REQUESTS.map(|requests| through.run(app, connections, requests));
+    let [few, many] = REQUESTS.map(|requests| through.run(tool, app, connections, requests));
     Some((many? - few?) / (REQUESTS[1] - REQUESTS[0]) as f64)
 }
 
@@ -59,14 +64,15 @@ impl Through {
         }
     }
 
-    fn run(self, app: u16, connections: u64, requests: u64) -> Option<f64> {
+    fn run(self, tool: &Tool, app: u16, connections: u64, requests: u64) -> Option<f64> {
         let folder = tempfile::tempdir().expect("a scratch directory");
         let port = free_port();
         let command = match self {
             Through::Bare | Through::Defaults | Through::Policies => self.outrigger(folder.path(), app, port),
             Through::Nginx => nginx(folder.path(), app, port)?,
         };
-        let mut child = super::callgrind()
+        let mut child = tool
+            .command()
             .args(command)
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(folder.path().join("said")).expect("a file"))
@@ -78,7 +84,7 @@ impl Through {
         if asked.is_none() {
             eprintln!("not counted: the requests were not answered under valgrind\n{said}");
         }
-        asked.map(|()| super::collected(&said))
+        asked.map(|()| tool.count(&said))
     }
 
     fn outrigger(self, folder: &Path, app: u16, port: u16) -> Vec<String> {

@@ -409,6 +409,136 @@ mod tests {
     }
 
     #[test]
+    fn priorities_are_known_by_their_words() {
+        let words = ["critical", "default", "batch", "sheddable"];
+        assert_eq!(Priority::ALL.map(Priority::label), words);
+        assert_eq!(words.map(Priority::parse), Priority::ALL.map(Some));
+        assert_eq!([Priority::parse(""), Priority::parse("Critical")], [None, None]);
+    }
+
+    #[test]
+    fn a_learned_limit_is_obeyed_below_the_cap_and_only_where_it_is_enforced() {
+        let (plain, now) = (params(50, 9), origin());
+        let adaptive = gradient::Params { min: 2, max: 20 };
+        let learning = Params { adaptive: Some(adaptive), ..plain };
+        let mut places: Admission<u32> = Admission::default();
+        assert_eq!((places.limit(&plain), places.limit(&learning), places.latency()), (None, Some(20), Duration::ZERO));
+        assert_eq!((places.max(&plain), places.max(&learning)), (50, 20));
+        assert_eq!(places.max(&Params { enforced: false, ..learning }), 50);
+        assert_eq!(places.max(&Params { cap: 5, ..learning }), 5);
+        let mut limit = Limit::new(&adaptive);
+        for step in 0..3u32 {
+            let at = now + step * 1000 * MS;
+            places.sample(20 * MS, &learning, at, &mut Vec::new());
+            limit.sample(20 * MS, 0, &adaptive, at);
+        }
+        assert_eq!(places.latency(), 20 * MS);
+        assert_eq!(places.limit(&learning), Some(limit.max(&adaptive)));
+        places.sample(20 * MS, &plain, now, &mut Vec::new());
+        assert_eq!(places.limit(&plain), None);
+    }
+
+    /// A place for one, which is taken, and answers that take 20 ms.
+    fn taken() -> (Admission<u32>, Params, Instant) {
+        let params = Params { adaptive: Some(gradient::Params { min: 1, max: 1 }), ..params(9, 9) };
+        let (mut places, now) = (Admission::default(), origin());
+        for step in 0..3u32 {
+            places.sample(20 * MS, &params, now + step * 1000 * MS, &mut Vec::new());
+        }
+        assert!(places.enter_at_once(Priority::Default, &params) && !places.enter_at_once(Priority::Default, &params));
+        (places, params, now + 2000 * MS)
+    }
+
+    #[test]
+    fn nobody_waits_who_could_not_be_answered_by_its_deadline() {
+        let (mut places, params, now) = taken();
+        let nano = Duration::from_nanos(1);
+        let mut enter = |deadline: Instant| places.enter(1, Priority::Default, deadline, &params, now, &mut Vec::new());
+        assert_eq!(enter(now + 20 * MS - nano), Entered::Refused(1, Why::TooLate));
+        assert_eq!(enter(now + 20 * MS), Entered::Waits { ticket: 1, until: now + 20 * MS });
+        assert_eq!(enter(far(now)), Entered::Waits { ticket: 2, until: now + 500 * MS });
+        for (waited, result) in [(30 * MS, Ok(())), (30 * MS + nano, Err(Why::TooLate))] {
+            let (mut places, params, now) = taken();
+            let mut told = Vec::new();
+            places.enter(1, Priority::Default, now + 50 * MS, &params, now, &mut told);
+            places.leave(Priority::Default, &params, now + waited, &mut told);
+            assert_eq!(told, [Told { who: 1, priority: Priority::Default, result }], "{waited:?}");
+        }
+    }
+
+    #[test]
+    fn patience_after_an_absence_ends_when_nobody_waits_and_in_the_end() {
+        let (mut places, params, now) = taken();
+        let nano = Duration::from_nanos(1);
+        let patience = |places: &mut Admission<u32>, lasted: Duration| {
+            places.recover(50, 5000 * MS, now);
+            let Params { queue_max, wait_max, .. } = places.patience(&params, now + lasted);
+            (queue_max, wait_max)
+        };
+        let (long, short) = ((50, 5000 * MS), (9, 500 * MS));
+        assert_eq!([patience(&mut places, RECOVERY_MIN), patience(&mut places, RECOVERY_MIN + nano)], [long, short]);
+        assert!(places.recovery.is_none());
+        places.enter(1, Priority::Default, far(now), &params, now, &mut Vec::new());
+        assert_eq!(patience(&mut places, RECOVERY_MIN + nano), long);
+        assert_eq!([patience(&mut places, RECOVERY_MAX), patience(&mut places, RECOVERY_MAX + nano)], [long, short]);
+        assert_eq!(places.busy_since, [None; 4], "and what waited is not held against the next");
+        // Patience is never less than usual.
+        places.recover(1, MS, now);
+        assert_eq!(places.patience(&params, now), params);
+    }
+
+    #[test]
+    fn a_few_checks_go_beyond_the_limit_and_none_beyond_the_cap() {
+        for (cap, admitted) in [(9, 4), (4, 3)] {
+            let (mut places, params, _) = taken();
+            let params = Params { cap, ..params };
+            let probes = (0..9).filter(|_| places.enter_probe(&params)).count();
+            assert_eq!((probes, places.working()), (admitted, 1 + admitted), "cap {cap}");
+        }
+    }
+
+    #[test]
+    fn who_leaves_a_full_queue_is_told_whether_others_mattered_more() {
+        let (params, now) = (params(1, 2), origin());
+        let (mut places, mut told) = (Admission::default(), Vec::new());
+        for (who, priority) in [(0, Priority::Default), (1, Priority::Batch), (2, Priority::Default)] {
+            places.enter(who, priority, far(now), &params, now, &mut told);
+        }
+        let mut enter = |who, priority, at| {
+            let refused = matches!(places.enter(who, priority, far(at), &params, at, &mut told), Entered::Refused(..));
+            (refused, told.drain(..).next().map(|told| (told.who, told.result.unwrap_err())))
+        };
+        // The queue of the batches was empty from the moment on at which its only one left.
+        assert_eq!(enter(3, Priority::Default, now), (false, Some((1, Why::Shed))));
+        assert_eq!(enter(4, Priority::Batch, now), (true, None));
+        assert_eq!(enter(5, Priority::Default, now + 250 * MS), (true, None), "no overload yet");
+        let nano = Duration::from_nanos(1);
+        assert_eq!(enter(5, Priority::Default, now + 250 * MS + nano), (false, Some((2, Why::Full))));
+        assert_eq!(places.busy_since[Priority::Batch as usize], None);
+    }
+
+    #[test]
+    fn a_less_important_one_goes_first_while_it_has_less_than_its_share() {
+        // A tenth of 20 are two, a twentieth is one.
+        for (defaults, batches, next) in [
+            (0, 0, Priority::Batch),
+            (0, 1, Priority::Default),
+            (1, 1, Priority::Default),
+            (2, 0, Priority::Batch),
+            (2, 1, Priority::Critical),
+            (3, 2, Priority::Critical),
+        ] {
+            let (params, now) = (params(20, 9), origin());
+            let mut places =
+                Admission { working: [20 - defaults - batches, defaults, batches, 0], ..Admission::default() };
+            for (who, priority) in Priority::ALL.into_iter().enumerate() {
+                places.enter(who, priority, far(now), &params, now, &mut Vec::new());
+            }
+            assert_eq!(places.next(&params), Some(next), "{defaults} {batches}");
+        }
+    }
+
+    #[test]
     fn the_last_place_is_given_and_the_next_waits_until_one_is_free() {
         let (params, now) = (params(2, 1), origin());
         let (mut places, mut told) = (Admission::default(), Vec::new());

@@ -685,6 +685,55 @@ mod tests {
     }
 
     #[test]
+    fn a_request_finds_what_time_has_changed_at_that_very_moment() {
+        let mut held = Held::opened(PARAMS);
+        let seen = |held: &Held, at: Instant| held.breaker.state_at(at).label();
+        let until = held.now + PARAMS.open_for_base;
+        assert_eq!([seen(&held, until - NANO), seen(&held, until)], ["open", "half_open"]);
+        held.breaker.force(Some(Forced::Open), Some(until));
+        assert_eq!([seen(&held, until - NANO), seen(&held, until)], ["forced_open", "closed"]);
+        held.breaker.force(Some(Forced::Open), None);
+        assert_eq!(seen(&held, until + OPEN_FOR_LIMIT), "forced_open");
+        let mut held = Held::testing(PARAMS);
+        held.one(Outcome::Success);
+        let until = held.now + PARAMS.ramp;
+        assert_eq!([seen(&held, until - NANO), seen(&held, until)], ["ramp", "closed"]);
+    }
+
+    #[test]
+    fn it_is_calm_while_nothing_has_failed_and_everything_passes() {
+        let mut held = Held::new(PARAMS);
+        assert!(held.breaker.is_calm());
+        held.fail(1);
+        assert!(!held.breaker.is_calm(), "closed, with a failure");
+        held.one(Outcome::Success);
+        assert!(held.breaker.is_calm());
+        held.breaker.force(Some(Forced::Closed), None);
+        assert!(!held.breaker.is_calm(), "without failures, by command");
+    }
+
+    #[test]
+    fn a_request_without_a_ticket_counts_while_it_is_closed() {
+        let mut held = Held::new(PARAMS);
+        for _ in 0..2 {
+            let ticket = held.breaker.late_ticket().unwrap();
+            assert_eq!(held.record(ticket, Outcome::Failure), None);
+        }
+        let ticket = held.breaker.late_ticket().unwrap();
+        assert_eq!(held.record(ticket, Outcome::Failure).unwrap().to, "open");
+    }
+
+    #[test]
+    fn a_rate_of_nothing_needs_at_least_one() {
+        let mut held =
+            Held::new(Params { failure_rate: 0.0, slow_rate: None, consecutive: Consecutive::Exactly(99), ..PARAMS });
+        for _ in 0..2 * PARAMS.volume_min {
+            assert_eq!(held.one(Outcome::Slow), None);
+        }
+        assert_eq!(held.fail(1).unwrap().to, "open");
+    }
+
+    #[test]
     fn no_parameter_panics_or_sticks() {
         let params = Params {
             open_for_base: Duration::MAX,
@@ -695,6 +744,7 @@ mod tests {
             ..PARAMS
         };
         let mut held = Held::opened(params);
+        assert_eq!(OPEN_FOR_LIMIT.as_secs(), 86_400);
         assert_eq!(held.breaker.state(), State::Open { until: held.now + OPEN_FOR_LIMIT });
         held.now += OPEN_FOR_LIMIT;
         assert!(held.admit().is_ok() && held.admit().is_err());

@@ -129,6 +129,16 @@ mod tests {
     }
 
     #[test]
+    fn a_refund_leaves_what_was_before_and_never_nothing() {
+        let params = per_second(10, 5);
+        let Decision::Allow { tat: once, .. } = check(0, &params, 1_000_000_000, 1) else { panic!("refused") };
+        let Decision::Allow { tat: more, .. } = check(once, &params, 1_000_000_000, 3) else { panic!("refused") };
+        assert_eq!(refund(more, &params, 3), once);
+        assert_eq!([refund(100_000_002, &params, 1), refund(100_000_001, &params, 1)], [2, 1]);
+        assert_eq!([refund(100_000_000, &params, 1), refund(5, &params, u64::MAX)], [1, 1], "it is known as used");
+    }
+
+    #[test]
     fn a_clock_that_goes_back_gives_nothing_away() {
         let params = per_second(10, 1);
         let Decision::Allow { tat, .. } = check(0, &params, 5_000_000_000, 1) else { panic!("refused") };
@@ -155,14 +165,15 @@ mod tests {
         }
     }
 
-    /// Against somebody else's GCRA (the crate `governor`), on its own clock: the same decisions, request by request.
+    /// Goal: the same decisions as somebody else's GCRA (the crate `governor`), request by request. Method: 10,000
+    /// seeds, each one rate and burst, with requests a nanosecond to either side of the emission and at random times.
     #[test]
     fn it_decides_like_governor() {
         use governor::clock::FakeRelativeClock;
         use governor::{Quota, RateLimiter};
         use std::num::NonZeroU32;
 
-        for seed in 0..500u64 {
+        for seed in 0..10_000u64 {
             let mut random = Random::new(seed);
             let (period, burst) = (1 + random.below(50_000_000), 1 + random.below(20));
             let params = Params { emission: Duration::from_nanos(period), burst };
@@ -171,7 +182,7 @@ mod tests {
             let quota = quota.allow_burst(NonZeroU32::new(burst as u32).unwrap());
             let oracle = RateLimiter::direct_with_clock(quota, clock.clone());
             let (mut now, mut tat) = (1, 0);
-            for step in 0..200 {
+            for step in 0..40 {
                 let any = random.below(3 * period);
                 let passed = random.pick(&[0, 1, period - 1, period, period + 1, any]);
                 now += passed;
@@ -187,16 +198,17 @@ mod tests {
         }
     }
 
-    /// Against a bucket that counts: tokens in nanoseconds, refilled with time. The waits it names are exact.
+    /// Goal: what is left, when it is whole again and the waits it names are exact to the nanosecond. Method: 10,000
+    /// seeds against a bucket that counts tokens in nanoseconds, refilled with time.
     #[test]
     fn it_decides_like_a_bucket_that_counts() {
-        for seed in 0..500u64 {
+        for seed in 0..10_000u64 {
             let mut random = Random::new(seed);
             let params = per_second(1 + random.below(50), 1 + random.below(20));
             let emission = params.emission.as_nanos() as u64;
             let whole = emission * params.burst;
             let (mut now, mut tat, mut tokens) = (1_000_000_000u64, 0, whole);
-            for _ in 0..200 {
+            for _ in 0..40 {
                 let passed = random.below(2 * emission);
                 now += passed;
                 tokens = (tokens + passed).min(whole);

@@ -118,6 +118,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_is_what_can_be_spent() {
+        let now = origin();
+        let mut budget = Budget::new(now);
+        for spent in 0..30 {
+            assert_eq!(budget.left(&PARAMS, 0, now), 30 - spent);
+            assert!(budget.spend(&PARAMS, 0, now));
+        }
+        assert_eq!(budget.left(&PARAMS, 0, now), 0);
+        assert!(!budget.spend(&PARAMS, 0, now));
+        // A window grown smaller leaves a debt above what it holds: nothing, and not less.
+        let smaller = Params { window: Duration::from_secs(1), ..PARAMS };
+        assert_eq!(budget.left(&smaller, 0, now), 0);
+    }
+
+    #[test]
     fn early_traffic_is_extrapolated_to_a_window() {
         let start = origin();
         let mut budget = Budget::new(start);
@@ -151,6 +166,12 @@ mod tests {
         assert!(!budget.spend(&PARAMS, 0, start + third - nano));
         assert!(budget.spend(&PARAMS, 0, start + third + nano));
         assert!(!budget.spend(&PARAMS, 0, start + third + nano));
+    }
+
+    #[test]
+    fn a_slice_is_a_tenth_of_the_window() {
+        assert_eq!(slice(&PARAMS), Duration::from_secs(1));
+        assert_eq!(slice(&Params { window: Duration::ZERO, ..PARAMS }), WINDOW_MIN / 10);
     }
 
     #[test]

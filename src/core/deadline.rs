@@ -98,6 +98,7 @@ mod tests {
         assert_eq!(asked(&[("x-request-timeout-ms", "9"), ("x-request-timeout-ms", "3")]), millis(3));
         assert_eq!(asked(&[("x-request-timeout-ms", "x"), ("grpc-timeout", "1S")]), millis(1000));
         assert_eq!(asked(&[("x-request-timeout-ms", "0")]), Some(Duration::ZERO));
+        assert_eq!(asked(&[("x-request-timeout-ms", "999999999999")]), millis(999_999_999_999));
         for wrong in ["", "m", "123456789m", "1x", "-1m", "+1m", "1 m", "1é", "1"] {
             assert_eq!(asked(&[("grpc-timeout", wrong)]), None, "{wrong}");
         }

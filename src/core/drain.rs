@@ -216,11 +216,11 @@ mod tests {
         assert_eq!(drain.tick(later, NOTHING), Phase::Finished);
     }
 
-    /// Random loads and ticks: phases only go forwards, nothing is cut before its time, and following `next_change`
-    /// alone always ends, however much stays open.
+    /// Goal: phases only go forwards, nothing is cut before its time, and following `next_change` alone always ends,
+    /// however much stays open. Method: 10,000 seeds of loads and ticks.
     #[test]
     fn simulation_only_goes_forwards_and_always_ends() {
-        for seed in 0..500u64 {
+        for seed in 0..10_000u64 {
             let mut random = Random::new(seed);
             let begin = origin();
             let mut seconds = |limit| Duration::from_secs(random.below(limit));

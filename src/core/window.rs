@@ -162,16 +162,17 @@ mod tests {
         assert_eq!(window.volume(LENGTH, start).bad, 4000);
     }
 
+    /// Goal: no count is lost, doubled or kept too long. Method: 10,000 seeds of times, lengths and counts against a
+    /// list that remembers every one and knows the slices.
     #[test]
     fn it_agrees_with_a_list_of_everything() {
-        // An oracle that remembers every count and knows the slices: seeded times, lengths and counts.
-        for seed in 0..300 {
+        for seed in 0..10_000 {
             let mut random = Random::new(seed);
             let length = Duration::from_millis(random.pick(&[10, 1_000, 10_000]));
             let slice = length.as_nanos() / 10;
             let start = origin();
             let (window, mut now, mut all) = (Window::new(start), start, Vec::new());
-            for _ in 0..300 {
+            for _ in 0..40 {
                 now += Duration::from_micros(random.below(length.as_micros() as u64 / 8));
                 let what = random.pick(&[Count::Good, Count::Slow, Count::Bad]);
                 window.count(what, length, now);

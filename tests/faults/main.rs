@@ -152,6 +152,54 @@ fn a_lasting_failure_is_cut_off_and_all_is_well_a_second_after_it() {
     lasting(Fault::Reset, check);
 }
 
+/// Without a breaker: what a lasting failure of everything makes of 2,000 requests is the retry budget's alone. Its
+/// bucket, which a short fault is hidden by, is used up first.
+fn bounded_by_the_budget(fault: Fault) {
+    const REQUESTS: usize = 2000;
+    let told = Told::new(8);
+    let app = App::start(&told);
+    let outrigger = before(&app, &format!("circuit_breaker: {{ mode: off }}, {NOT_ADAPTIVE}"));
+    // So many that the pace is kept while requests wait out their backoffs: the bucket follows the traffic.
+    let pace = Pace { clients: 60, ..GENTLE };
+    let crowd = Crowd::start(outrigger.web(), pace, u64::MAX);
+    crowd.flows(1200);
+    let broke = Instant::now();
+    told.fail(fault, 1.0);
+    let refused = || outrigger.metric("outrigger_retry_budget_refused_total", "app");
+    eventually("the bucket is used up", || (refused() > 0.0).then_some(()));
+    let spent = Instant::now();
+    crowd.flows(REQUESTS + 2 * pace.clients as usize);
+    let asked = crowd.stop();
+    let executed = told.executed();
+    let attempts = |from: Instant| {
+        let counted: Vec<&Asked> = asked.iter().filter(|one| one.began >= from).take(REQUESTS).collect();
+        let attempts: u32 = counted.iter().map(|one| executed.get(&one.number).copied().unwrap_or(0)).sum();
+        assert!(counted.len() == REQUESTS && counted.iter().all(|one| !one.is_good()), "{}", counted.len());
+        let (first, last) = (counted[0], counted[REQUESTS - 1]);
+        (f64::from(attempts) / REQUESTS as f64, REQUESTS as f64 / (last.began - first.began).as_secs_f64())
+    };
+    let ((first, _), (each, rate)) = (attempts(broke), attempts(spent));
+    println!(
+        "100 % {fault:?}, no breaker: {each:.3} attempts for each of {REQUESTS} requests at {rate:.0}/s once the bucket \
+         was used up, which took {:?}; {first:.3} for each of the first {REQUESTS}",
+        spent - broke
+    );
+    assert_eq!(breakers_opened(&outrigger), 0.0, "{}", outrigger.metrics());
+    never_twice(&asked, &executed);
+    // 20 % of the requests and 3 a second. The bucket follows the traffic, which is uneven on a busy machine.
+    let most = 1.2 + 3.0 / rate + 0.03;
+    assert!(each > 1.1 && each <= most, "{each} of {most}");
+    // The bucket holds as much as 10 s pay back: 20 % of the requests and 3 a second.
+    let bucket = 0.2 * 10.0 * 400.0 * 1.05 + 30.0;
+    assert!(first <= most + bucket / REQUESTS as f64, "{first}");
+}
+
+#[test]
+fn a_lasting_failure_costs_a_fifth_more_attempts_without_any_breaker() {
+    bounded_by_the_budget(Fault::Unavailable);
+    bounded_by_the_budget(Fault::Reset);
+}
+
 #[test]
 fn a_restart_of_two_seconds_costs_latency_and_no_errors() {
     let told = Told::new(5);

@@ -161,6 +161,18 @@ fn an_endpoint_that_came_back_takes_a_growing_share() {
     assert_eq!([take(0.49, 5_000), take(0.5, 5_000), take(0.99, 10_000)], [Some(0), Some(1), Some(0)]);
 }
 
+/// Numbers that a double holds exactly.
+#[test]
+fn the_cost_is_what_it_takes_and_refuses_times_all_that_are_in_flight() {
+    let params = Params { refusal_cost: Duration::from_secs(4), ..Params::default() };
+    let (one, other) = (seen(Some(0.125), 0.5, 1), seen(Some(0.25), 0.0, 3));
+    assert_eq!(costs(&one, &other, &params), (4.25, 1.0));
+    // Who has not answered is taken to be like the other; a refusal costs at least twice what is known of either.
+    let (one, other) = (seen(None, 1.0, 0), seen(Some(16.0), 0.25, 0));
+    assert_eq!(costs(&one, &other, &params), (48.0, 24.0));
+    assert_eq!(costs(&seen(None, 0.0, 0), &seen(None, 0.5, 1), &params), (0.001, 2.0 * 2.001));
+}
+
 /// One simulated server: a queue with a fixed time of service; some refuse at once instead.
 struct Server {
     service: Duration,
