@@ -9,13 +9,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::Version;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::fields::{Fields, Name};
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+const X_FORWARDED_HOST: &str = "x-forwarded-host";
 
 /// Fields beside `x-forwarded-*` in which apps look for the client.
 const CLAIMS: [&str; 4] = ["x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip"];
@@ -225,7 +225,7 @@ fn write_element(headers: &mut Fields, before: &[u8], hop: &Hop<'_>, peer: &Node
     let host = if label.is_empty() { "" } else { hop.host };
     let (node, proto) = (peer.as_bytes(), hop.scheme.as_bytes());
     let pieces = [before, b"for=", open, node, close, b";proto=", proto, label, quote, host.as_bytes(), quote];
-    headers.make(header::FORWARDED, &pieces);
+    headers.make("forwarded", &pieces);
 }
 
 /// An address as text, on the stack.

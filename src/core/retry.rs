@@ -6,18 +6,17 @@
 use std::time::{Duration, SystemTime};
 
 use http::Method;
-use http::header::HeaderName;
 
 use super::fields::{Fields, Name};
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// The number of an attempt, told to the app from the second on.
-pub const X_ATTEMPT: HeaderName = HeaderName::from_static("x-request-attempt");
+pub const X_ATTEMPT: &str = "x-request-attempt";
 /// Envoy's name for the same.
-const X_ENVOY_ATTEMPT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const X_ENVOY_ATTEMPT: &str = "x-envoy-attempt-count";
 /// gRPC's: how many came before (gRFC A6).
-pub const GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
-const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+pub const GRPC_PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
+const GRPC_PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// What a longer Retry-After is taken for, so that the wait can be added to any clock: a year is "not today".
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -55,19 +54,19 @@ pub fn parse_retry_after(value: &[u8], now: SystemTime, date: impl Fn(&str) -> O
 /// The attempts that somebody nearer to the client says were made before this request: the most that any of the
 /// three fields says. Whoever lies here only takes retries from their own request.
 pub fn previous_attempts(headers: &Fields) -> u32 {
-    let number = |name: &HeaderName| -> Option<u32> { headers.get(name)?.to_str()?.parse().ok() };
+    let number = |name: &str| -> Option<u32> { headers.get(name)?.to_str()?.parse().ok() };
     // Most requests have none of them: one pass over the names costs less than looking three up.
     let told = |name: Name<'_>| match name.as_bytes().len() {
-        17 => name.is(X_ATTEMPT.as_str()),
-        21 => name.is(X_ENVOY_ATTEMPT.as_str()),
-        26 => name.is(GRPC_PREVIOUS_ATTEMPTS.as_str()),
+        17 => name.is(X_ATTEMPT),
+        21 => name.is(X_ENVOY_ATTEMPT),
+        26 => name.is(GRPC_PREVIOUS_ATTEMPTS),
         _ => false,
     };
     if !headers.names().any(told) {
         return 0;
     }
-    let counted = [&X_ATTEMPT, &X_ENVOY_ATTEMPT].map(|name| number(name).map_or(0, |count| count.saturating_sub(1)));
-    counted.into_iter().chain(number(&GRPC_PREVIOUS_ATTEMPTS)).max().unwrap_or(0)
+    let counted = [X_ATTEMPT, X_ENVOY_ATTEMPT].map(|name| number(name).map_or(0, |count| count.saturating_sub(1)));
+    counted.into_iter().chain(number(GRPC_PREVIOUS_ATTEMPTS)).max().unwrap_or(0)
 }
 
 /// How many attempts are ours to make when `previous` were made before: together no more than one proxy alone would

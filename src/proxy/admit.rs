@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::header::{self, HeaderName};
 use http::{Method, Uri};
 
 use super::exchange::Exchange;
@@ -21,7 +20,7 @@ use crate::state::clock;
 use crate::state::places::Refused;
 
 /// `critical`, `default`, `batch` or `sheddable`, of a trusted proxy.
-const X_REQUEST_PRIORITY: HeaderName = HeaderName::from_static("x-request-priority");
+const X_REQUEST_PRIORITY: &str = "x-request-priority";
 
 /// A route by the router's index, and the values of its path's parameters.
 pub struct Chosen<'p> {
@@ -61,7 +60,7 @@ pub fn deadline(started: Instant, timeouts: &Timeouts, headers: &Fields) -> Inst
 /// Refuses a body that announces itself as too large; one that does not is counted as it comes.
 pub fn body_length(route: &RoutePlan, headers: &Fields) -> Result<(), Refusal> {
     let Some(max) = route.body_max else { return Ok(()) };
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str()?.parse::<u64>().ok());
+    let announced = headers.get("content-length").and_then(|value| value.to_str()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > max) { Err(Refusal::BodyTooLarge) } else { Ok(()) }
 }
 

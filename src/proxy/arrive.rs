@@ -9,7 +9,6 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use http::header;
 
 use super::exchange::Exchange;
 use super::refusal::Refusal;
@@ -31,8 +30,8 @@ pub async fn body(exchange: &mut Exchange, route: &RoutePlan, req: &mut Request<
     // A gRPC call is kept although it may not be replayed: HTTP/2 says of a request that it was not looked at only after
     // its body has left.
     let again = route.retry.attempts > 1 && (retry::may_replay(&req.method, &req.headers) || exchange.is_grpc());
-    let held_back = req.headers.contains(header::EXPECT);
-    let known = req.headers.contains(header::CONTENT_LENGTH);
+    let held_back = req.headers.contains("expect");
+    let known = req.headers.contains("content-length");
     let body = std::mem::replace(&mut req.body, ClientBody::Empty);
     let upload = Upload::new(body, if again { route.retry.body_max } else { 0 }, route.body_max);
     exchange.upload = Some(upload.clone());

@@ -111,7 +111,7 @@ impl Exchange {
             host: String::new(),
             client: peer.address.ip(),
             peer_trusted: plan.trusts(peer.address.ip()),
-            user_agent: headers.share(header::USER_AGENT),
+            user_agent: headers.share("user-agent"),
             form: form(headers),
             request_id: RequestId::None,
             trace: None,

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use http::header::{self, HeaderName};
 use http::{Uri, Version};
 
 use super::exchange::Exchange;
@@ -14,11 +13,11 @@ use crate::http::Request;
 use crate::plan::{HeaderEdit, Rewrite};
 use crate::state::clock;
 
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub const X_REQUEST_ID: &str = "x-request-id";
+const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 const BAGGAGE: &str = "baggage";
-const B3: HeaderName = HeaderName::from_static("b3");
+const B3: &str = "b3";
 
 /// Fills in client, scheme, id and trace from the request's head.
 pub fn identify(exchange: &mut Exchange, headers: &Fields) {
@@ -66,7 +65,7 @@ pub fn prepare(exchange: &mut Exchange, req: &mut Request<ClientBody>, way: Way<
     req.version = Version::HTTP_11;
     let fields = &mut req.headers;
     headers::strip_request(fields);
-    fields.remove(header::EXPECT);
+    fields.remove("expect");
     if version == Version::HTTP_2 {
         headers::join_cookies(fields);
     }
@@ -134,9 +133,9 @@ fn set_host(exchange: &Exchange, fields: &mut Fields) {
     if exchange.outbound() {
         return; // each endpoint sets its own
     }
-    let same = fields.get(header::HOST).is_some_and(|host| host.as_bytes() == exchange.host.as_bytes());
+    let same = fields.get("host").is_some_and(|host| host.as_bytes() == exchange.host.as_bytes());
     if !same && !exchange.host.is_empty() {
-        fields.make(header::HOST, &[exchange.host.as_bytes()]);
+        fields.make("host", &[exchange.host.as_bytes()]);
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 mod shared;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 
 use sha2::{Digest, Sha256};
 
@@ -26,8 +26,8 @@ use crate::state::clock;
 use crate::state::limit::{Ask, Receipt};
 use crate::state::store::StoreState;
 
-const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATELIMIT: &str = "ratelimit";
+const RATELIMIT_POLICY: &str = "ratelimit-policy";
 /// The longest value shown of a refused key.
 const SHOWN_MAX: usize = 64;
 /// Headers whose name says that their value is nobody's business.

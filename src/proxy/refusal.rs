@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 
 use reasons::*;
 
@@ -19,7 +19,7 @@ use crate::core::framing::Ambiguity;
 use crate::http::HeadProblem;
 use crate::http::Response;
 
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const PROXY_STATUS: &str = "proxy-status";
 
 /// Why the app's answer is not given.
 #[derive(Clone, Debug, PartialEq, Eq)]

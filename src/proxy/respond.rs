@@ -35,7 +35,7 @@ pub fn answer(
             response.headers.remove(name);
         }
     }
-    let events = response.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(EVENTS));
+    let events = response.headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(EVENTS));
     if (switching || events)
         && let Some(place) = &exchange.place
     {
@@ -73,7 +73,7 @@ pub fn dress(exchange: &Exchange, mut response: Response<Body>) -> Response<Body
     }
     let closing = exchange.proxy.shared().states.lifecycle.stage() >= Stage::Closing;
     if closing && exchange.is_http1() && response.status != StatusCode::SWITCHING_PROTOCOLS {
-        response.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response.headers.insert("connection", HeaderValue::from_static("close"));
     }
     response
 }

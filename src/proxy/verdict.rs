@@ -3,7 +3,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{self, HeaderName};
 
 use super::exchange::Exchange;
 use super::refusal::Refusal;
@@ -15,7 +14,7 @@ use crate::http::Response;
 use crate::plan::RoutePlan;
 use crate::upstream::{ConnectProblem, SendError, Side, UpstreamBody};
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_STATUS: &str = "grpc-status";
 /// gRPC's UNAVAILABLE.
 const GRPC_UNAVAILABLE: &[u8] = b"14";
 /// A client is not kept waiting longer because an app said so; it is told instead.
@@ -192,7 +191,7 @@ fn after_unavailable(response: &Response<UpstreamBody>) -> Again {
 /// wait is known to leave time for a whole attempt.
 fn after_status(response: &Response<UpstreamBody>, exchange: &Exchange, route: &RoutePlan) -> Again {
     let date = |text: &str| -> Option<SystemTime> { httpdate::parse_http_date(text).ok() };
-    let said = response.headers.get(header::RETRY_AFTER);
+    let said = response.headers.get("retry-after");
     let said = said.and_then(|value| retry::parse_retry_after(value.as_bytes(), exchange.wall_now(), date));
     let fits = |wait: Duration| {
         let left = exchange.time_left();

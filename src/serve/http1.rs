@@ -1,23 +1,23 @@
 //! HTTP/1 over one connection: a head is read, the proxy answers it, the answer is written, and so on.
 //!
-//! One task, no spawn, and one box per request: the request's future, which lives only from head to answer so that an
-//! idle connection is small. While the app works the client is watched, and the request is dropped when it leaves. An
+//! One task, no spawn, and one place for the request's future ([`Call`]), which is held only from head to answer so that
+//! an idle connection is small. While the app works the client is watched, and the request is dropped when it leaves. An
 //! answer's head and its first bytes leave together. How a connection ends is told by [`Ending`], and done in
 //! `connection`.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header;
 use http::{Method, StatusCode, Version};
 use http_body::Body as _;
 use tokio::sync::oneshot;
 
 use super::activity::{Activity, Limits, Open};
 use super::alarm::{Told, Watch};
+use super::call::Call;
 use super::http::{Ending, Front};
 use super::link::Link;
 use super::stream::Stream;
@@ -59,8 +59,8 @@ async fn one(link: &Rc<Link>, front: &Front, watch: &mut Watch<'_>) -> Result<bo
     let mut open = front.activity.request(head.version, head.framing != Framing::None);
     let (request, upgrade) = request(head, number, link);
     let mut answer = {
-        let mut call = Box::pin(Rc::clone(&front.proxy).handle(Rc::clone(&front.peer), request));
-        watched(watch, |cx| match call.as_mut().poll(cx) {
+        let mut call = Call::begin(&front.proxy, &front.peer, request);
+        watched(watch, |cx| match call.poll(cx) {
             Poll::Ready(response) => Poll::Ready(Ok(response)),
             Poll::Pending => link.poll_gone(cx).map(Err),
         })
@@ -218,5 +218,5 @@ fn writing(status: StatusCode, client: &Client, body: &Body) -> Writing {
 }
 
 fn says_close(headers: &Fields) -> bool {
-    headers.get(header::CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+    headers.get("connection").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
 }

@@ -19,6 +19,7 @@ mod link;
 
 mod activity;
 mod alarm;
+mod call;
 mod io;
 mod stream;
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::HeaderValue;
 
 use super::Run;
 use crate::core::deadline;
@@ -12,9 +12,9 @@ use crate::http::encode;
 use crate::plan::EndpointPlan;
 use crate::proxy::exchange::Exchange;
 
-const X_REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
-const X_ENVOY_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const X_REQUEST_TIMEOUT: &str = "x-request-timeout-ms";
+const X_ENVOY_TIMEOUT: &str = "x-envoy-expected-rq-timeout-ms";
+const GRPC_TIMEOUT: &str = "grpc-timeout";
 
 impl Run<'_> {
     /// Writes the time left, the attempt's number, and the host.
@@ -45,14 +45,14 @@ impl Run<'_> {
             }
         }
         if exchange.outbound() {
-            fields.insert(header::HOST, to.authority.clone());
+            fields.insert("host", to.authority.clone());
         } else if exchange.host.is_empty() {
-            fields.remove(header::HOST); // of the endpoint before; each sets its own
+            fields.remove("host"); // of the endpoint before; each sets its own
         }
         if let Some(token) = self.upgrade {
-            fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            fields.insert("connection", HeaderValue::from_static("upgrade"));
             if let Ok(token) = HeaderValue::from_str(token) {
-                fields.insert(header::UPGRADE, token);
+                fields.insert("upgrade", token);
             }
         }
     }

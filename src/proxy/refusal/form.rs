@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 
 use super::{Entry, whole_seconds};
 use crate::http::Response;
 use crate::proxy::body::Body;
 use crate::proxy::exchange::{Exchange, Form};
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_STATUS: &str = "grpc-status";
+const GRPC_MESSAGE: &str = "grpc-message";
 
 /// The answer in the form the client reads; `message` is the operator's and may hold anything.
 pub fn answer(entry: &Entry, message: Option<&str>, wait: Option<Duration>, exchange: &Exchange) -> Response<Body> {

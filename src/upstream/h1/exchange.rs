@@ -5,7 +5,6 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::Method;
-use http::header;
 use http_body::{Body, Frame};
 use tokio::task::AbortHandle;
 
@@ -101,7 +100,7 @@ where
                 Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
             };
         }
-        let trailers = req.headers.contains(header::TRAILER);
+        let trailers = req.headers.contains("trailer");
         self.upload = Some(Sending::new(std::mem::take(&mut req.body), writing, trailers));
         match self.upload(cx) {
             Err(error) => Err(Failed::Sent(error)),
@@ -267,7 +266,7 @@ fn writing<B: Body>(req: &Request<B>) -> Writing {
 }
 
 fn content_length(headers: &Fields) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str()?.parse().ok()
+    headers.get("content-length")?.to_str()?.parse().ok()
 }
 
 fn cause<E: Into<BoxError>>(trouble: Trouble<E>) -> BoxError {
