@@ -1,6 +1,6 @@
 #!/bin/sh
 # How well the tests of src/core hold it: cargo-mutants changes one thing at a time (an operator, a returned value, a
-# match arm) and counts how many such changes no test notices. src/core names only std and http, so it is copied into a
+# match arm) and counts how many such changes no test notices. src/core names only std, http and bytes, so it is copied into a
 # crate of its own, where a mutant costs seconds. Each file is judged by the tests of its own module alone.
 #
 #   scripts/mutants.sh                   the policies
@@ -23,7 +23,7 @@ cp Cargo.lock "$crate/Cargo.lock"
 echo 'pub mod core;' > "$crate/src/lib.rs"
 {
     printf '[package]\nname = "outrigger"\nversion = "0.1.0"\nedition = "2024"\n\n[workspace]\n\n[dependencies]\n'
-    grep -E '^http = ' Cargo.toml
+    grep -E '^(http|bytes) = ' Cargo.toml
     printf '\n[dev-dependencies]\n'
     grep -E '^governor = ' Cargo.toml
     printf '\n[profile.dev]\ndebug = false\nopt-level = 1\n'

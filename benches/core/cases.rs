@@ -4,10 +4,11 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
+use http::{HeaderValue, Method, Uri, Version};
 use outrigger::core::backoff::{self, Backoff};
 use outrigger::core::breaker::{self, Breaker, Consecutive, Outcome};
 use outrigger::core::bucket;
+use outrigger::core::fields::Fields;
 use outrigger::core::forwarded::{self, Hop};
 use outrigger::core::framing;
 use outrigger::core::headers;
@@ -25,8 +26,8 @@ pub const NAMES: [&str; 16] = [
     "framing check",
     "header strip, nothing to strip",
     "header strip, connection and keep-alive",
-    "header map copy, 8 fields",
-    "header map copy and forwarded write",
+    "field list copy, 8 fields",
+    "field list copy and forwarded write",
     "gcra check",
     "gcra check by key, 1000 keys",
     "breaker admit and record",
@@ -46,11 +47,11 @@ pub fn prepare(name: &str) -> Option<Box<dyn FnMut()>> {
         "framing check" => check_framing(),
         "header strip, nothing to strip" => strip(&[]),
         "header strip, connection and keep-alive" => strip(&["connection", "keep-alive"]),
-        "header map copy, 8 fields" => {
+        "field list copy, 8 fields" => {
             let fields = fields();
             Box::new(move || drop(black_box(black_box(&fields).clone())))
         }
-        "header map copy and forwarded write" => write_forwarded(),
+        "field list copy and forwarded write" => write_forwarded(),
         "gcra check" => gcra(),
         "gcra check by key, 1000 keys" => keyed_gcra(),
         "breaker admit and record" => breaker(),
@@ -71,8 +72,8 @@ pub fn prepare(name: &str) -> Option<Box<dyn FnMut()>> {
 const TRACEPARENT: &[u8] = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 /// What a browser sends, about.
-fn fields() -> HeaderMap {
-    let mut map = HeaderMap::new();
+fn fields() -> Fields {
+    let mut fields = Fields::default();
     for (name, value) in [
         ("host", "shop.example.com"),
         ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"),
@@ -83,9 +84,9 @@ fn fields() -> HeaderMap {
         ("referer", "https://shop.example.com/basket"),
         ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     ] {
-        map.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        fields.append(name, HeaderValue::from_static(value));
     }
-    map
+    fields
 }
 
 fn route(count: usize) -> Box<dyn FnMut()> {
@@ -109,14 +110,14 @@ fn check_framing() -> Box<dyn FnMut()> {
     })
 }
 
-/// The stripped fields are put back each time; that is in the figure.
+/// Of a copy each time; that is in the figure.
 fn strip(extra: &'static [&'static str]) -> Box<dyn FnMut()> {
-    let mut fields = fields();
-    let value = HeaderValue::from_static("keep-alive");
+    let mut given = fields();
+    for name in extra {
+        given.append(name, HeaderValue::from_static("keep-alive"));
+    }
     Box::new(move || {
-        for name in extra {
-            fields.insert(HeaderName::from_static(name), value.clone());
-        }
+        let mut fields = given.clone();
         headers::strip_request(black_box(&mut fields));
     })
 }
@@ -189,7 +190,7 @@ fn write_trace() -> Box<dyn FnMut()> {
     Box::new(move || {
         let text = trace::write_traceparent(black_box(&context));
         // Digits and dashes are a valid value.
-        fields.insert(header::HeaderName::from_static("traceparent"), HeaderValue::from_bytes(&text).expect("valid"));
+        fields.make("traceparent", &[&text]);
     })
 }
 

@@ -455,9 +455,9 @@ mod tests {
     fn a_field_that_is_set_is_one_line_where_the_first_was() {
         let mut fields = came();
         fields.make("x-two", &[b"a", b"", b"bc"]);
-        fields.insert(header::HOST, &HeaderValue::from_static("b"));
+        fields.insert(header::HOST, HeaderValue::from_static("b"));
         fields.insert(header::VIA, HeaderValue::from_static("v"));
-        fields.append(header::VIA, &HeaderValue::from_static("w"));
+        fields.append(header::VIA, HeaderValue::from_static("w"));
         assert_eq!(text(&fields), "host: b\r\nx-two: abc\r\naccept: */*\r\nvia: v\r\nvia: w\r\n");
         fields.make("via", &[b"x"]);
         assert_eq!(text(&fields), "host: b\r\nx-two: abc\r\naccept: */*\r\nvia: x\r\n");

@@ -9,7 +9,6 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-
 use super::exchange::Exchange;
 use super::refusal::Refusal;
 use super::upload::{ClientBody, Upload, UploadFailure};

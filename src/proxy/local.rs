@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::plan::{Action, ListenerPlan, Plan, RoutePlan, UpstreamPlan};
 
 /// A part of the plan, counted by this worker.
+#[allow(clippy::redundant_allocation, reason = "the inner count is everybody's, the outer one this worker's")]
 pub struct Own<T>(Rc<Arc<T>>);
 
 impl<T> Own<T> {

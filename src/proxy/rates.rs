@@ -222,6 +222,8 @@ fn cookie<'h>(fields: &'h Fields, name: &str) -> Option<&'h [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     fn hash(address: &str, fields: &Fields, parts: &[RateKey]) -> u64 {

@@ -3,7 +3,6 @@
 
 use std::time::{Duration, SystemTime};
 
-
 use super::exchange::Exchange;
 use super::refusal::Refusal;
 use super::upload::{Upload, UploadFailure};
