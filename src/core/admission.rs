@@ -277,6 +277,14 @@ impl<T> Admission<T> {
         }
     }
 
+    /// A check of the app's health has ended: its place was beyond the limit, and nobody takes it over.
+    pub fn leave_probe(&mut self, params: &Params, now: Instant, told: &mut Vec<Told<T>>) {
+        let count = &mut self.working[Priority::Critical as usize];
+        debug_assert!(*count > 0);
+        *count = count.saturating_sub(1);
+        self.dispatch(params, now, told);
+    }
+
     /// When the limit has shrunk below what works already, nobody is let in until enough have ended, and that may take
     /// longer than a request may wait. What is critical takes the places that come free meanwhile: the app has no more
     /// to do for it, and comes down by what matters less.
@@ -495,6 +503,17 @@ mod tests {
             let probes = (0..9).filter(|_| places.enter_probe(&params)).count();
             assert_eq!((probes, places.working()), (admitted, 1 + admitted), "cap {cap}");
         }
+    }
+
+    #[test]
+    fn nobody_takes_over_the_place_of_a_check() {
+        let (mut places, params, now) = taken();
+        let mut told = Vec::new();
+        assert!(places.enter_probe(&params));
+        let entered = places.enter(1, Priority::Critical, far(now), &params, now, &mut told);
+        assert!(matches!(entered, Entered::Waits { .. }));
+        places.leave_probe(&params, now, &mut told);
+        assert_eq!((told.len(), places.working()), (0, 1));
     }
 
     #[test]

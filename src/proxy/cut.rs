@@ -21,7 +21,7 @@ impl Proxy {
     pub(super) async fn unless_cut(&self, mut work: Pin<&mut impl Future<Output = Served>>) -> Served {
         let lifecycle = &self.shared.states.lifecycle;
         poll_fn(|cx| match work.as_mut().poll(cx) {
-            Poll::Pending if lifecycle.stage() == Stage::Cutting => Poll::Ready(Err(Refusal::DrainCut)),
+            Poll::Pending if lifecycle.stage() == Stage::Cutting => Poll::Ready(Err(Refusal::DrainCut { sent: false })),
             polled => polled,
         })
         .await

@@ -20,7 +20,7 @@ use super::{ClientBody, Peer, Proxy};
 use crate::core::admission::Priority;
 use crate::core::fields::Fields;
 use crate::core::request_id::RequestId;
-use crate::core::trace;
+use crate::core::{retry, trace};
 use crate::http::Request;
 use crate::plan::{ListenerPlan, RoutePlan, UpstreamPlan};
 use crate::state::clock;
@@ -168,6 +168,11 @@ impl Exchange {
 
     pub fn wall_now(&self) -> std::time::SystemTime {
         self.proxy.wall(clock::now())
+    }
+
+    /// The app may have had it, and it is not one that may be sent twice.
+    pub fn may_be_acted_on(&self) -> bool {
+        self.forwarded.is_some() && !retry::is_idempotent(&self.method)
     }
 
     pub fn time_left(&self) -> Duration {

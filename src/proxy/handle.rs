@@ -30,6 +30,9 @@ impl Proxy {
         };
         let answer = match served {
             Ok(response) => response,
+            Err(Refusal::DrainCut { .. }) => {
+                Refusal::DrainCut { sent: exchange.may_be_acted_on() }.answer(&mut exchange)
+            }
             Err(refusal) => refusal.answer(&mut exchange), // the only place that invents a response
         };
         let answer = respond::dress(&exchange, answer);

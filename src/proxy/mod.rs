@@ -150,6 +150,7 @@ impl Proxy {
     pub fn tick(&self) {
         self.anchor.set((clock::now(), clock::wall()));
         self.telemetry.flush();
+        drop(self.local()); // an idle worker lets go of an old plan, too
         self.sweep();
         self.turn_streams(clock::now());
         self.taking.look(clock::now());

@@ -65,8 +65,11 @@ pub enum Refusal {
     UpgradeFailed,
     /// A listener that the plan no longer has.
     ListenerGone,
-    /// The drain's time was over before there was an answer.
-    DrainCut,
+    /// The drain's time was over before there was an answer. `sent`: the app may be at work on a request that must not be
+    /// sent to it twice.
+    DrainCut {
+        sent: bool,
+    },
     /// The rest of a request's head did not come in time.
     HeadTimeout,
     /// Somebody works on the service or route.
@@ -130,7 +133,8 @@ impl Refusal {
             Refusal::ResponseMalformed => RESPONSE_MALFORMED,
             Refusal::UpgradeFailed => UPGRADE_FAILED,
             Refusal::ListenerGone => LISTENER_GONE,
-            Refusal::DrainCut => CUT,
+            Refusal::DrainCut { sent: false } => CUT,
+            Refusal::DrainCut { sent: true } => CUT_SENT,
             Refusal::HeadTimeout => HEAD_TIMEOUT,
             Refusal::Maintenance { .. } => MAINTENANCE,
             Refusal::ReadOnly { .. } => READ_ONLY,
@@ -147,7 +151,7 @@ impl Refusal {
             | Refusal::ReadOnly { retry_after, .. }
             | Refusal::RouteDisabled { retry_after } => Some(*retry_after),
             Refusal::LimitUnavailable
-            | Refusal::DrainCut
+            | Refusal::DrainCut { sent: false }
             | Refusal::ConcurrencyLimit
             | Refusal::Shed
             | Refusal::DeadlineTooNear
@@ -171,7 +175,8 @@ impl Refusal {
             | Refusal::Reset
             | Refusal::ResponseMalformed
             | Refusal::UpgradeFailed
-            | Refusal::ListenerGone => None,
+            | Refusal::ListenerGone
+            | Refusal::DrainCut { sent: true } => None,
         }
     }
 

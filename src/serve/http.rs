@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ::http::header::COOKIE;
 use bytes::Bytes;
 use http_body::Body as _;
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -121,7 +122,9 @@ fn oversize(req: &http::Request<Incoming>) -> Option<HeadProblem> {
     if target + host + fields.sum::<usize>() > HEAD_BYTES_MAX {
         return Some(HeadProblem::TooLarge);
     }
-    (req.headers().len() > FIELDS_MAX).then_some(HeadProblem::TooManyFields)
+    // Cookies may come on as many lines as there are (RFC 9113 §8.2.3); for the app they are one.
+    let cookies = req.headers().get_all(COOKIE).iter().count().saturating_sub(1);
+    (req.headers().len() - cookies > FIELDS_MAX).then_some(HeadProblem::TooManyFields)
 }
 
 /// The response body, which keeps the request open until it ends.

@@ -34,6 +34,8 @@ pub struct Place {
     places: Arc<Places>,
     params: Params,
     priority: Priority,
+    /// Beyond the limit.
+    probe: bool,
     upload: bool,
     stream: bool,
 }
@@ -113,11 +115,15 @@ impl Places {
     /// A place beyond the limit, for the checks of the app's health; `None` when enough have one.
     pub fn enter_probe(self: &Arc<Self>, params: &Params) -> Option<Place> {
         let entered = lock(&self.admission).enter_probe(params);
-        entered.then(|| self.place(Priority::Critical, params))
+        entered.then(|| {
+            let mut place = self.place(Priority::Critical, params);
+            place.probe = true;
+            place
+        })
     }
 
     fn place(self: &Arc<Self>, priority: Priority, params: &Params) -> Place {
-        Place { places: self.clone(), params: *params, priority, upload: false, stream: false }
+        Place { places: self.clone(), params: *params, priority, probe: false, upload: false, stream: false }
     }
 
     fn count(&self, priority: Priority, why: Why) -> Refused {
@@ -198,6 +204,8 @@ impl Drop for Place {
         let mut admission = lock(&self.places.admission);
         if self.stream {
             admission.leave_stream(&self.params, now, &mut told);
+        } else if self.probe {
+            admission.leave_probe(&self.params, now, &mut told);
         } else {
             admission.leave(self.priority, &self.params, now, &mut told);
         }

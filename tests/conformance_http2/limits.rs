@@ -217,3 +217,19 @@ fn a_head_that_is_somewhat_too_large_is_refused_like_a_request() {
     assert_eq!(app.requests().len(), 1);
     outrigger.idle();
 }
+
+#[test]
+fn cookies_on_many_lines_are_one_field() {
+    // RFC 9113 §8.2.3: a client may send each cookie as a line of its own.
+    let app = RawApp::fine();
+    let outrigger = Outrigger::before(&app, "");
+    let client = Client::connect(outrigger.web());
+    let mut cookies = request("GET", "/");
+    for number in 0..150 {
+        let value = HeaderValue::try_from(format!("c{number}=1")).expect("a value");
+        cookies.headers_mut().append("cookie", value);
+    }
+    assert_eq!(client.ask(cookies, &[], None).expect("an answer").status(), 200);
+    let cookies = app.only_request().get("cookie").map(|line| line.split("; ").count());
+    assert_eq!(cookies, Some(150));
+}

@@ -11,6 +11,7 @@ use outrigger::config::settings::{self as wanted, Settings};
 use outrigger::core::drain::Params;
 use outrigger::core::switch::Position;
 use outrigger::core::units::{Address, Rate, Ratio};
+use outrigger::plan::Plan;
 use outrigger::plan::compile::compile;
 use outrigger::proxy::Shared;
 use outrigger::serve::gate::Turned;
@@ -245,6 +246,11 @@ impl Bench {
         self.shared.plans.store(Arc::new(plan));
         self.server.commit(prepared);
         Ok(())
+    }
+
+    /// The plan in force, should anybody still have it.
+    pub fn plan(&self) -> std::sync::Weak<Plan> {
+        Arc::downgrade(&self.shared.plans.load_full())
     }
 
     pub fn port(&self) -> u16 {

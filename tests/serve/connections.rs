@@ -281,3 +281,12 @@ fn a_port_in_use_is_said_so_even_with_reuseport() {
     let words = Bench::try_start(Options { port: first.port(), ..Options::default() }).err().expect("a problem");
     assert!(words.contains("in use by another process"), "{words}");
 }
+
+#[test]
+fn an_idle_worker_lets_go_of_an_old_plan() {
+    // Goal: a reload ends what belonged to the old plan (its probes, its states), although no request follows.
+    let bench = Bench::start(Options::default());
+    let old = bench.plan();
+    bench.reload(&Options::default()).expect("a good plan");
+    bench.until(|| old.upgrade().is_none());
+}

@@ -38,14 +38,22 @@ fn a_drain_loses_no_request() {
 
 #[test]
 fn what_does_not_end_in_time_is_cut_and_counted() {
-    let bench = Bench::start(Options::default());
-    let mut busy = connect(&bench);
-    busy.write_all(b"GET /sleep/60000 HTTP/1.1\r\nhost: a\r\n\r\n").expect("a write");
-    bench.until(|| bench.in_flight() == 1);
-    let report = bench.drain(Params { delay: Duration::ZERO, timeout: QUICK, farewell: Duration::ZERO });
-    assert_eq!((report.cut, report.forced), (1, false), "{report:?}");
-    let said = read_to_end(&mut busy).expect("an orderly end");
-    assert!(said.starts_with("HTTP/1.1 503 ") && said.contains("\"reason\":\"drain_cut\""), "{said}");
+    // What the app may be at work on is not asked for again.
+    for (method, status, again) in [("GET", "503", true), ("POST", "502", false)] {
+        let bench = Bench::start(Options::default());
+        let mut busy = connect(&bench);
+        let asked = format!("{method} /sleep/60000 HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n");
+        busy.write_all(asked.as_bytes()).expect("a write");
+        bench.until(|| bench.in_flight() == 1);
+        let report = bench.drain(Params { delay: Duration::ZERO, timeout: QUICK, farewell: Duration::ZERO });
+        assert_eq!((report.cut, report.forced), (1, false), "{report:?}");
+        let said = read_to_end(&mut busy).expect("an orderly end").to_ascii_lowercase();
+        assert!(
+            said.starts_with(&format!("http/1.1 {status} ")) && said.contains("\"reason\":\"drain_cut\""),
+            "{said}"
+        );
+        assert_eq!(said.contains("retry-after"), again, "{said}");
+    }
 }
 
 #[test]

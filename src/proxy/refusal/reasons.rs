@@ -203,6 +203,8 @@ pub const CUT: Entry = entry(
     Fate::Refused,
     14,
 );
+/// Not 503, which asks for another attempt.
+pub const CUT_SENT: Entry = Entry { status: StatusCode::BAD_GATEWAY, fate: Fate::TimedOut, ..CUT };
 pub const LISTENER_GONE: Entry = entry(
     "listener_gone",
     StatusCode::MISDIRECTED_REQUEST,
