@@ -3,7 +3,7 @@
 //! The algorithm is Gradient2 of Netflix's concurrency-limits: the latency of the last moment against a long-term
 //! average of it. Against an average, not a minimum: a minimum squeezes an app to the speed of its luckiest request.
 //! A limit in use grows by its square root as long as latency stays within the tolerance, and shrinks with the
-//! gradient when it does not. Seven things are different, each because a simulation failed without it:
+//! gradient when it does not. Eight things are different, each because a simulation failed without it:
 //! - It shrinks from what is in flight, not from a limit that nobody reached: an app that becomes ten times slower is
 //!   relieved within a window or two.
 //! - It takes a shrink back when the app then did less work (`THROUGHPUT_LOST`): the latency was the work's own, not a
@@ -12,6 +12,7 @@
 //! - A window must be slower than chance explains, by the variance of single answers: where some requests are slow by
 //!   themselves, the average of ten of them says little.
 //! - It is not judged before slow answers had the time to come, and there is no limit until then.
+//! - It does not shrink where no more than the minimum is in flight: a slow answer to a lone request is no queue.
 //! - It does not shrink below what was in flight at normal latency: a machine that is slow for a moment, with no more
 //!   to do than usual, is not overloaded by requests.
 //! - While latency is high the long-term average learns slowly, or a long overload would become normal.
@@ -203,7 +204,8 @@ impl Limit {
             let from = self.limit.min(used);
             // What it took at normal latency is no queue now: all that is slow may be this machine.
             let to = (from * gradient.max(SHRINK_MIN) + QUEUE).max(self.usual);
-            if to < self.limit {
+            // Where no more than the minimum was in flight, there is no queue that a limit could make shorter.
+            if to < self.limit && used > params.min as f64 {
                 // What was done before the trouble began says nothing of what can be done in it.
                 self.shrunk =
                     (self.congested && window.samples >= EVIDENCE).then_some(Shrunk { limit: from, throughput, short });
@@ -260,6 +262,23 @@ mod tests {
     const ROOM: usize = 256;
     const WAIT: f64 = 0.5;
     const PARAMS: Params = Params { min: 10, max: 1000 };
+
+    #[test]
+    fn a_slow_answer_in_quiet_times_takes_nothing_from_the_limit() {
+        // Goal: where requests come one by one, a burst after a slow one finds room. Method: a second of quick answers,
+        // then slow ones alone, for longer than any window.
+        let (mut limit, mut now) = (Limit::new(&PARAMS), origin());
+        for _ in 0..1_000 {
+            now += Duration::from_millis(5);
+            limit.sample(Duration::from_millis(1), 1, &PARAMS, now);
+        }
+        let quiet = limit.max(&PARAMS);
+        for _ in 0..10 {
+            now += Duration::from_secs(2);
+            limit.sample(Duration::from_secs(2), PARAMS.min, &PARAMS, now);
+        }
+        assert_eq!((quiet, limit.max(&PARAMS)), (HEADROOM_MIN as usize, HEADROOM_MIN as usize));
+    }
 
     /// An app with `workers` and a FIFO queue; before it a gate that lets `Limit::max` through, makes [`ROOM`] wait for
     /// at most [`WAIT`] seconds, and refuses the rest.
