@@ -37,7 +37,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes taken to tell the protocol; most request heads fit, so that this read is the first of HTTP, too.
 const FIRST_MAX: usize = 2048;
 /// Lingering close: bytes thrown away and time waited.
-const LINGER_BYTES_MAX: usize = 64 * 1024;
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
 const LINGER_MAX: Duration = Duration::from_secs(1);
 
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\n\

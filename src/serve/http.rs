@@ -4,6 +4,7 @@
 //! hyper is used directly and without its timers (see `activity`). HTTP/1 is ours: see `http1`.
 
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -212,7 +213,13 @@ impl Due {
 fn ended(result: hyper::Result<()>) -> Ending {
     match result {
         Ok(()) => Ending::Done,
-        Err(problem) if problem.is_parse() => Ending::Malformed(None),
+        Err(problem) if problem.is_parse() || said_goaway(&problem) => Ending::Malformed(None),
         Err(_) => Ending::Broken,
     }
+}
+
+/// Whether it was our side that ended the connection, over what the client had sent (RFC 9113 §5.4.1).
+fn said_goaway(problem: &hyper::Error) -> bool {
+    let cause = problem.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| cause.is_library() && cause.is_go_away())
 }

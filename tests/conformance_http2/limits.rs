@@ -4,8 +4,11 @@ use h2::Reason;
 use http::HeaderValue;
 
 use crate::support::app::OK;
-use crate::support::frames::{DATA, Frames, GET, HEADERS, Outcome, RST_STREAM, SETTINGS, WINDOW_UPDATE};
+use crate::support::frames::{
+    CONTINUATION, DATA, Frames, GET, HEADERS, Outcome, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame,
+};
 use crate::support::http2::{Client, collect, request};
+use crate::support::wire::End;
 use crate::support::{DEADLINE, Outrigger, RawApp, Wire, wire};
 
 #[test]
@@ -25,6 +28,24 @@ fn a_large_head_is_refused() {
     }
     assert_eq!(app.requests().len(), 1);
     assert_eq!(wire::get(outrigger.web(), "/").status, 200);
+}
+
+#[test]
+fn why_a_connection_ends_arrives_though_the_client_still_sends() {
+    let app = RawApp::fine();
+    let outrigger = Outrigger::before(&app, "");
+    let piece = vec![b'x'; 16 * 1024];
+    for _ in 0..50 {
+        // A head of 320 KiB in one write, and no end to it: most of it is unread when the answer is sent.
+        let mut sent = frame(HEADERS, 0, 1, &block(GET));
+        (0..20).for_each(|_| sent.extend(frame(CONTINUATION, 0, 1, &piece)));
+        let mut frames = Frames::connect(outrigger.web());
+        assert!(frames.wire.send(&sent));
+        assert_eq!(frames.outcome(1), Outcome::Goaway);
+        // A reset instead of an orderly end would take the GOAWAY from a client that writes before it reads.
+        assert_eq!(frames.next(), Err(End::Closed));
+    }
+    assert_eq!(app.requests().len(), 0);
 }
 
 #[test]
