@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::core::admission::Priority;
 use crate::core::breaker::{Forced, State};
+use crate::core::priority::Priority;
 use crate::plan::{Action, BudgetPlan, EndpointPlan, HedgePlan, Plan, UpstreamPlan};
 use crate::proxy::{Shared, readiness};
 use crate::state::breaker::BreakerState;

@@ -8,7 +8,7 @@ use super::read_retry::retry;
 use super::reader::Map;
 use super::settings::{HeaderEdits, Route, RouteAction, RouteDefaults, RouteMatch, Timeouts};
 use super::{read_switches, units};
-use crate::core::admission::Priority;
+use crate::core::priority::Priority;
 use crate::core::switch::Position;
 
 pub fn default_timeouts() -> Timeouts {

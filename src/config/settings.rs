@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::core::admission::Priority;
+use crate::core::priority::Priority;
 use crate::core::switch::Position;
 use crate::core::units::{Address, Ratio};
 

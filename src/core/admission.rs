@@ -13,35 +13,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::gradient::{self, Limit};
-
-/// How important a request is. The order is the order of service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Priority {
-    Critical,
-    Default,
-    Batch,
-    Sheddable,
-}
-
-impl Priority {
-    pub const ALL: [Priority; 4] = [Priority::Critical, Priority::Default, Priority::Batch, Priority::Sheddable];
-
-    pub fn label(self) -> &'static str {
-        match self {
-            Priority::Critical => "critical",
-            Priority::Default => "default",
-            Priority::Batch => "batch",
-            Priority::Sheddable => "sheddable",
-        }
-    }
-
-    pub fn parse(word: &str) -> Option<Priority> {
-        Priority::ALL.into_iter().find(|priority| priority.label() == word)
-    }
-}
-
-/// The share of the limit that each priority may use before a more important request goes first.
-pub const SHARES: [f64; 4] = [0.0, 0.10, 0.05, 0.0];
+use super::priority::{Priority, SHARES};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Params {
@@ -267,9 +239,7 @@ impl<T> Admission<T> {
 
     /// A request that worked has ended.
     pub fn leave(&mut self, priority: Priority, params: &Params, now: Instant, told: &mut Vec<Told<T>>) {
-        let count = &mut self.working[priority as usize];
-        debug_assert!(*count > 0);
-        *count = count.saturating_sub(1);
+        self.done(priority);
         let shrinking = self.working() >= self.max(params);
         self.dispatch(params, now, told);
         if shrinking {
@@ -279,10 +249,14 @@ impl<T> Admission<T> {
 
     /// A check of the app's health has ended: its place was beyond the limit, and nobody takes it over.
     pub fn leave_probe(&mut self, params: &Params, now: Instant, told: &mut Vec<Told<T>>) {
-        let count = &mut self.working[Priority::Critical as usize];
+        self.done(Priority::Critical);
+        self.dispatch(params, now, told);
+    }
+
+    fn done(&mut self, priority: Priority) {
+        let count = &mut self.working[priority as usize];
         debug_assert!(*count > 0);
         *count = count.saturating_sub(1);
-        self.dispatch(params, now, told);
     }
 
     /// When the limit has shrunk below what works already, nobody is let in until enough have ended, and that may take

@@ -178,13 +178,13 @@ impl Fields {
         self.lines.iter().map(|line| self.name(line))
     }
 
-    /// Appends the lines as they leave, but for those that stay behind.
+    /// Appends the lines as they leave, but for those that are left out.
     #[inline]
-    pub fn write(&self, out: &mut Vec<u8>, mut stays: impl FnMut(Name<'_>) -> bool) {
+    pub fn write(&self, out: &mut Vec<u8>, mut left_out: impl FnMut(Name<'_>) -> bool) {
         // Lines that lie behind one another are copied together.
         let mut run = (Lies::Head, (0, 0));
         for line in &self.lines {
-            if stays(self.name(line)) {
+            if left_out(self.name(line)) {
                 continue;
             }
             let (lies, span) = (line.lies, (line.name.0, line.value.1 + 2));

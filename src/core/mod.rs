@@ -13,6 +13,7 @@ pub mod calendar;
 pub mod deadline;
 pub mod dependency;
 pub mod forwarded;
+pub mod priority;
 pub mod redact;
 pub mod request_id;
 pub mod switch;

@@ -295,7 +295,7 @@ impl Compiler<'_> {
             action: wanted::RouteAction::Forward { upstream: upstream.to_owned(), rewrite_prefix: None },
             timeouts: self.settings.defaults.timeouts.clone(),
             retry: self.settings.defaults.retry.clone(),
-            priority: crate::core::admission::Priority::Default,
+            priority: crate::core::priority::Priority::Default,
             rate_limits: Vec::new(),
             body_max: None,
             flag: None,

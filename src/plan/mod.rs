@@ -17,6 +17,7 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use crate::core::dependency::{Server, When};
+use crate::core::priority::Priority;
 use crate::core::route::Router;
 use crate::core::store::WhenAway;
 use crate::core::units::Address;
@@ -154,7 +155,7 @@ pub struct RoutePlan {
     pub retry: Retry,
     /// Of the answers on this route; `None` for routes that ask no app.
     pub breaker: Option<Arc<BreakerState>>,
-    pub priority: admission::Priority,
+    pub priority: Priority,
     pub limits: Vec<Arc<LimitPlan>>,
     /// The `RateLimit-Policy` of this route, when it has limits.
     pub limits_policy: Option<HeaderValue>,

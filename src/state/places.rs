@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 
 use super::clock;
 use super::journal::lock;
-use crate::core::admission::{Admission, Entered, Params, Priority, Told, Why};
+use crate::core::admission::{Admission, Entered, Params, Told, Why};
+use crate::core::priority::Priority;
 
 type Turn = oneshot::Sender<Result<Place, Why>>;
 

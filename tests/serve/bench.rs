@@ -69,7 +69,7 @@ fn route(name: &str, path: &str, body_max: Option<u64>) -> wanted::Route {
         action: wanted::RouteAction::Forward { upstream: "app".to_owned(), rewrite_prefix: None },
         timeouts: defaults().timeouts,
         retry: defaults().retry,
-        priority: outrigger::core::admission::Priority::Default,
+        priority: outrigger::core::priority::Priority::Default,
         rate_limits: Vec::new(),
         body_max,
         flag: None,
