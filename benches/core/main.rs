@@ -9,6 +9,8 @@
 #![allow(clippy::disallowed_methods)]
 
 mod cases;
+#[path = "../plain_app.rs"]
+mod plain_app;
 #[path = "../ports.rs"]
 mod ports;
 mod request;

@@ -3,18 +3,18 @@
 //! serves several requests; and alone, one after the other on one connection, where every step is a wake-up.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use super::plain_app::{BODY, app};
 use super::ports::free_port;
 use super::{ALLOCATIONS, INSTRUCTIONS, Tool};
 
 const REQUESTS: [u64; 2] = [1_024, 5_120];
 const CONNECTIONS: [u64; 2] = [64, 1];
 const REQUEST: &[u8] = b"GET /1k HTTP/1.1\r\nHost: bench.example\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n";
-const BODY: usize = 1024;
 /// Under valgrind everything is slow.
 const SOON: Duration = Duration::from_secs(120);
 
@@ -184,33 +184,4 @@ fn stop(child: &mut Child) {
     let pid = rustix::process::Pid::from_child(child);
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     let _ = child.wait();
-}
-
-/// 1 KB at once on every connection.
-fn app() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
-    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {BODY}\r\n\r\n{}", "x".repeat(BODY));
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let answer = answer.clone();
-            std::thread::spawn(move || answer_all(stream, answer.as_bytes()));
-        }
-    });
-    port
-}
-
-/// A request without a body comes in one piece from the proxy.
-fn answer_all(mut stream: TcpStream, answer: &[u8]) {
-    let mut buffer = [0; 8192];
-    let mut filled = 0;
-    while let Ok(read @ 1..) = stream.read(&mut buffer[filled..]) {
-        filled += read;
-        if buffer[..filled].ends_with(b"\r\n\r\n") {
-            filled = 0;
-            if stream.write_all(answer).is_err() {
-                return;
-            }
-        }
-    }
 }

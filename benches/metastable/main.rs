@@ -17,6 +17,7 @@ mod clients;
 #[allow(dead_code, reason = "as the load bench had it; this one needs less")]
 mod peers;
 #[allow(dead_code, reason = "as the load bench had it; this one needs less")]
+#[path = "../load/process.rs"]
 mod process;
 
 use std::path::Path;

@@ -97,7 +97,7 @@ impl Peer {
     }
 
     pub fn cpu(&self) -> Duration {
-        process::cpu(self.pid())
+        process::cpu(self.pid()).total
     }
 
     pub fn resident_mib(&self) -> f64 {

@@ -8,15 +8,18 @@
 //! part takes, `BENCH_OUTRIGGER` names another build.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "../plain_app.rs"]
+mod plain_app;
 #[path = "../ports.rs"]
 mod ports;
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use plain_app::app;
 use ports::free_port;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -29,7 +32,6 @@ const CLIENTS: usize = 4;
 const PERIOD: Duration = Duration::from_millis(8);
 const SOON: Duration = Duration::from_secs(10);
 const REQUEST: &[u8] = b"GET /1k HTTP/1.1\r\nHost: bench.example\r\nAccept: */*\r\n\r\n";
-const BODY: usize = 1024;
 /// `when_unavailable`, and the status it declares.
 const DECLARED: [(&str, u16); 3] = [("local", 200), ("open", 200), ("closed", 503)];
 
@@ -216,34 +218,5 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(Instant::now() < late, "not in time: {what}");
         std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// 1 KB at once on every connection.
-fn app() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
-    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {BODY}\r\n\r\n{}", "x".repeat(BODY));
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let answer = answer.clone();
-            std::thread::spawn(move || answer_all(stream, answer.as_bytes()));
-        }
-    });
-    port
-}
-
-/// A request without a body comes in one piece from the proxy.
-fn answer_all(mut stream: TcpStream, answer: &[u8]) {
-    let mut buffer = [0; 8192];
-    let mut filled = 0;
-    while let Ok(read @ 1..) = stream.read(&mut buffer[filled..]) {
-        filled += read;
-        if buffer[..filled].ends_with(b"\r\n\r\n") {
-            filled = 0;
-            if stream.write_all(answer).is_err() {
-                return;
-            }
-        }
     }
 }

@@ -9,20 +9,15 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use super::Proxy;
-use super::body::Body;
-use super::refusal::Refusal;
-use crate::http::Response;
 use crate::state::lifecycle::Stage;
 
-type Served = Result<Response<Body>, Refusal>;
-
 impl Proxy {
-    /// What `work` comes to, unless the drain's time is over first.
-    pub(super) async fn unless_cut(&self, mut work: Pin<&mut impl Future<Output = Served>>) -> Served {
+    /// What `work` comes to; `None` when the drain's time is over first.
+    pub(super) async fn unless_cut<W: Future>(&self, mut work: Pin<&mut W>) -> Option<W::Output> {
         let lifecycle = &self.shared.states.lifecycle;
         poll_fn(|cx| match work.as_mut().poll(cx) {
-            Poll::Pending if lifecycle.stage() == Stage::Cutting => Poll::Ready(Err(Refusal::DrainCut { sent: false })),
-            polled => polled,
+            Poll::Pending if lifecycle.stage() == Stage::Cutting => Poll::Ready(None),
+            polled => polled.map(Some),
         })
         .await
     }

@@ -28,11 +28,9 @@ impl Proxy {
             let work = pin!(serve(&mut exchange, req));
             self.unless_cut(work).await
         };
+        let served = served.unwrap_or_else(|| Err(Refusal::DrainCut { sent: exchange.may_be_acted_on() }));
         let answer = match served {
             Ok(response) => response,
-            Err(Refusal::DrainCut { .. }) => {
-                Refusal::DrainCut { sent: exchange.may_be_acted_on() }.answer(&mut exchange)
-            }
             Err(refusal) => refusal.answer(&mut exchange), // the only place that invents a response
         };
         let answer = respond::dress(&exchange, answer);

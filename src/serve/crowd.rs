@@ -87,3 +87,12 @@ impl Crowd {
         self.shared.gate.turned(Turned::Full) + self.shared.gate.turned(Turned::Descriptors)
     }
 }
+
+/// A loop that ends takes back what it has told of, or nobody could tell again.
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        if self.told.is_some() {
+            self.shared.gate.crowded.store(false, Ordering::Release);
+        }
+    }
+}

@@ -6,6 +6,7 @@
 mod connecting;
 mod grpc;
 mod http1;
+mod http1_messages;
 mod http2;
 mod probing;
 mod secure;
