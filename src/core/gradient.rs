@@ -555,15 +555,15 @@ mod tests {
         assert!(judged(&Limit { starting: false, seconds: 11.5, longest: 1.0, ..limit.clone() }));
     }
 
-    /// A second of answers of an eighth of a second explains two in flight; half as many again and four are chance.
+    /// Sixteen answers of a quarter in a second explain four in flight; half as many again and four more are chance.
     #[test]
     fn while_more_are_in_flight_than_the_answers_explain_it_is_too_early_to_judge() {
         let begun = |seconds: f64, in_flight_last: usize| {
             let limit = Limit { begun: false, windows: 10, seconds, ..settled(100.0) };
-            after(limit, &Window { in_flight_last, ..window(0.125, 64) }).begun
+            after(limit, &Window { in_flight_last, ..window(0.25, 64) }).begun
         };
-        assert_eq!([begun(10.0, 7), begun(10.0, 8)], [true, false]);
-        assert_eq!([begun(58.5, 8), begun(59.0, 8)], [false, true], "a minute is enough");
+        assert_eq!([begun(10.0, 10), begun(10.0, 11)], [true, false]);
+        assert_eq!([begun(58.5, 11), begun(59.0, 11)], [false, true], "a minute is enough");
         assert_eq!(after(Limit { begun: false, windows: 9, ..settled(100.0) }, &window(0.125, 1)).begun, false);
         let early = |seconds| after(Limit { begun: false, seconds, ..settled(100.0) }, &window(0.125, 1));
         assert_eq!([early(-0.0625).begun, early(0.0).begun], [false, true], "a second");
@@ -757,9 +757,9 @@ mod tests {
         close(&mut limit, &high(12, 11), 1.0);
         assert_eq!(limit.limit, 16.0 * 0.7);
         let mut queue = limit.clone();
-        close(&mut limit, &high(36, 11), 1.0);
+        close(&mut limit, &high(18, 11), 0.5);
         assert_eq!((limit.limit, limit.long), (16.0, 0.25), "it is slow by itself");
-        close(&mut queue, &high(38, 11), 1.0);
+        close(&mut queue, &high(19, 11), 0.5);
         assert!(queue.limit < 12.0 && queue.long < 0.126, "as much work with less room: a queue");
         // Normal latency between is a new beginning; and what is usual is kept.
         let mut limit = stuck();
