@@ -129,9 +129,9 @@ impl Show {
     fn new(app: FlakyApp, [web, ops, admin]: [u16; 3], shared: Arc<Shared>) -> Show {
         let terminal = std::io::stdout().is_terminal();
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let (mood, listens) = (app.watch(), app.watch());
+        let mood = app.watch();
         Show {
-            load: Load::new(SocketAddr::from(([127, 0, 0, 1], web)), move || listens().listens),
+            load: Load::new(SocketAddr::from(([127, 0, 0, 1], web)), app.watch()),
             shared,
             mood: Box::new(mood),
             addresses: vec![
@@ -175,11 +175,13 @@ impl Show {
                 slow: deeds.slow.load(Relaxed),
                 restarts: deeds.restarts.load(Relaxed),
                 lost_alone: deeds.first_attempts_lost.load(Relaxed) + seen.sent_while_away,
+                lost_broken: seen.sent_while_broken,
             },
             clients: Clients {
                 sent: seen.sent,
                 good: seen.good,
                 failed: seen.failed.iter().map(|(status, count)| (*status, *count)).collect(),
+                failed_while_broken: seen.failed_while_broken,
                 times: [seen.quantile(0.5), seen.quantile(0.9), seen.quantile(0.99)],
             },
             outrigger: did(&self.shared),

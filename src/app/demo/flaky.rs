@@ -50,13 +50,21 @@ pub const TIMETABLE: [Mood; 7] = [
 const SLOW: Duration = Duration::from_millis(300);
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
+impl Mood {
+    /// Nothing gets a good answer, however often it is sent.
+    pub fn broken(&self) -> bool {
+        self.fails >= 1.0
+    }
+}
+
 /// What the app did, for the summary.
 #[derive(Default)]
 pub struct Deeds {
     pub answered: AtomicU64,
     pub failed: AtomicU64,
     pub reset: AtomicU64,
-    /// Of these two, those that were the first attempt at a request: what clients would have seen by themselves.
+    /// Of these two, those that were the first attempt at a request while the app was not broken outright: what clients
+    /// would have seen by themselves.
     pub first_attempts_lost: AtomicU64,
     pub slow: AtomicU64,
     pub restarts: AtomicU64,
@@ -158,14 +166,14 @@ async fn answer(request: Request<Incoming>, mood: Mood, deeds: Arc<Deeds>) -> Re
     let path = request.uri().path().to_owned();
     // Outrigger numbers attempts from the second on.
     let first = !request.headers().contains_key("x-request-attempt");
-    if path == "/health" && mood.fails < 1.0 {
-        return Ok(Response::new(Full::from("ok\n")));
+    if path == "/health" {
+        return Ok(if mood.broken() { unwell() } else { Response::new(Full::from("ok\n")) });
     }
     let body = http_body_util::Limited::new(request.into_body(), BODY_BYTES_MAX);
     let Ok(_) = body.collect().await else { return Err(Dropped) };
     let lot = clock::unit();
     let lost = lot < mood.resets || (lot >= mood.resets + mood.slow && lot < mood.resets + mood.slow + mood.fails);
-    if lost && first {
+    if lost && first && !mood.broken() {
         deeds.first_attempts_lost.fetch_add(1, Relaxed);
     }
     if lot < mood.resets {
@@ -177,12 +185,16 @@ async fn answer(request: Request<Incoming>, mood: Mood, deeds: Arc<Deeds>) -> Re
         tokio::time::sleep(SLOW).await;
     } else if lot < mood.resets + mood.slow + mood.fails {
         deeds.failed.fetch_add(1, Relaxed);
-        let mut response = Response::new(Full::from("the app is having a bad moment\n"));
-        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        return Ok(response);
+        return Ok(unwell());
     }
     deeds.answered.fetch_add(1, Relaxed);
     Ok(good(&path))
+}
+
+fn unwell() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from("the app is having a bad moment\n"));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
 }
 
 fn good(path: &str) -> Response<Full<Bytes>> {

@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::MissedTickBehavior;
 
+use super::flaky::Mood;
 use crate::state::clock;
 
 /// Kept-alive connections; more requests at a time open more, which are closed again.
@@ -31,6 +32,9 @@ pub struct Seen {
     pub sent: u64,
     /// Of these, while the app was not listening.
     pub sent_while_away: u64,
+    /// And while it was broken outright.
+    pub sent_while_broken: u64,
+    pub failed_while_broken: u64,
     pub good: u64,
     /// By status; 0 is no answer.
     pub failed: std::collections::BTreeMap<u16, u64>,
@@ -42,7 +46,15 @@ impl Default for Seen {
     fn default() -> Seen {
         // Bounds that hdrhistogram accepts: two digits, one microsecond to a minute, growing never.
         let times = Histogram::new_with_bounds(1, 60_000_000, 2).unwrap_or_else(|_| unreachable!("constant bounds"));
-        Seen { sent: 0, sent_while_away: 0, good: 0, failed: std::collections::BTreeMap::new(), times }
+        Seen {
+            sent: 0,
+            sent_while_away: 0,
+            sent_while_broken: 0,
+            failed_while_broken: 0,
+            good: 0,
+            failed: std::collections::BTreeMap::new(),
+            times,
+        }
     }
 }
 
@@ -56,10 +68,13 @@ impl Seen {
         self.times.value_at_quantile(quantile) as f64 / 1_000.0
     }
 
-    fn answered(&mut self, status: Option<StatusCode>, took: Duration) {
+    fn answered(&mut self, status: Option<StatusCode>, broken: bool, took: Duration) {
         match status {
             Some(status) if status.is_success() => self.good += 1,
-            other => *self.failed.entry(other.map_or(0, |status| status.as_u16())).or_default() += 1,
+            other => {
+                *self.failed.entry(other.map_or(0, |status| status.as_u16())).or_default() += 1;
+                self.failed_while_broken += u64::from(broken);
+            }
         }
         self.times.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
@@ -69,14 +84,14 @@ impl Seen {
 pub struct Load {
     target: SocketAddr,
     idle: RefCell<Vec<SendRequest<Full<Bytes>>>>,
-    /// Whether the app is listening now.
-    listens: Box<dyn Fn() -> bool>,
+    /// What the app is like now.
+    mood: Box<dyn Fn() -> Mood>,
     pub seen: RefCell<Seen>,
 }
 
 impl Load {
-    pub fn new(target: SocketAddr, listens: impl Fn() -> bool + 'static) -> Rc<Load> {
-        Rc::new(Load { target, idle: RefCell::default(), listens: Box::new(listens), seen: RefCell::default() })
+    pub fn new(target: SocketAddr, mood: impl Fn() -> Mood + 'static) -> Rc<Load> {
+        Rc::new(Load { target, idle: RefCell::default(), mood: Box::new(mood), seen: RefCell::default() })
     }
 
     /// Sends `rate` requests a second until it is dropped; needs a `LocalSet`.
@@ -105,14 +120,16 @@ impl Load {
     }
 
     async fn one(&self, number: u64, due: Instant) {
+        let mood = (self.mood)();
         {
             let mut seen = self.seen.borrow_mut();
             seen.sent += 1;
-            seen.sent_while_away += u64::from(!(self.listens)());
+            seen.sent_while_away += u64::from(!mood.listens);
+            seen.sent_while_broken += u64::from(mood.broken());
         }
         let status = tokio::time::timeout(PATIENCE, self.exchange(number)).await.ok().flatten();
         let took = clock::now().saturating_duration_since(due);
-        self.seen.borrow_mut().answered(status, took);
+        self.seen.borrow_mut().answered(status, mood.broken(), took);
     }
 
     async fn exchange(&self, number: u64) -> Option<StatusCode> {
@@ -161,10 +178,10 @@ mod tests {
     #[test]
     fn an_answer_is_good_or_failed_and_always_timed() {
         let mut seen = Seen::default();
-        seen.answered(Some(StatusCode::OK), Duration::from_millis(1));
-        seen.answered(Some(StatusCode::BAD_GATEWAY), Duration::from_millis(2));
-        seen.answered(None, Duration::from_secs(3_600));
+        seen.answered(Some(StatusCode::OK), true, Duration::from_millis(1));
+        seen.answered(Some(StatusCode::BAD_GATEWAY), true, Duration::from_millis(2));
+        seen.answered(None, false, Duration::from_secs(3_600));
         assert_eq!((seen.good, seen.failures(), seen.times.len()), (1, 2, 3));
-        assert_eq!(seen.failed.get(&0), Some(&1));
+        assert_eq!((seen.failed.get(&0), seen.failed_while_broken), (Some(&1), 1));
     }
 }

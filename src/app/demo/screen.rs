@@ -28,6 +28,8 @@ pub struct App {
     pub restarts: u64,
     /// Requests whose first attempt it failed, or that came while it was away.
     pub lost_alone: u64,
+    /// Requests that came while it was broken outright.
+    pub lost_broken: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -36,6 +38,8 @@ pub struct Clients {
     pub good: u64,
     /// Status (0 is no answer) and how often.
     pub failed: Vec<(u16, u64)>,
+    /// Of these, those sent while the app was broken outright.
+    pub failed_while_broken: u64,
     /// p50, p90, p99 in milliseconds.
     pub times: [f64; 3],
 }
@@ -131,12 +135,21 @@ pub fn summary(view: &View, paint: Paint) -> String {
     let _ = writeln!(out, "  clients saw   {}", client_words(&view.clients, paint));
     let _ = writeln!(out, "  they waited   {}", times_words(view.clients.times));
     let _ = writeln!(out, "  outrigger     {}", outrigger_words(&view.outrigger));
-    let failed: u64 = view.clients.failed.iter().map(|(_, count)| count).sum();
+    let failed = view.clients.failed.iter().map(|(_, count)| count).sum::<u64>();
+    let (broken, passing) = (view.clients.failed_while_broken, failed - view.clients.failed_while_broken.min(failed));
     let _ = writeln!(
         out,
-        "\nAlone, the app would have failed {} of these requests; behind Outrigger, {failed} failed.",
+        "\nAlone, the app would have failed {} of these requests; behind Outrigger, {passing} failed.",
         view.app.lost_alone
     );
+    if view.app.lost_broken > 0 {
+        let _ = writeln!(
+            out,
+            "While it was broken outright no retry could help: all {} of those alone, {broken} behind Outrigger, whose \
+             breaker spares an app what cannot go well.",
+            view.app.lost_broken
+        );
+    }
     out.push_str("Put it in front of yours: outrigger run --upstream http://127.0.0.1:3000\n");
     out
 }
@@ -186,8 +199,14 @@ mod tests {
         View {
             elapsed: Duration::from_millis(10_400),
             mood: "well",
-            app: App { answered: 900, failed: 60, reset: 12, slow: 31, restarts: 1, lost_alone: 172 },
-            clients: Clients { sent: 1000, good: 985, failed: vec![(0, 1), (502, 14)], times: [0.9, 3.4, 312.0] },
+            app: App { answered: 900, failed: 60, reset: 12, slow: 31, restarts: 1, lost_alone: 172, lost_broken: 9 },
+            clients: Clients {
+                sent: 1000,
+                good: 985,
+                failed: vec![(0, 1), (502, 14)],
+                failed_while_broken: 8,
+                times: [0.9, 3.4, 312.0],
+            },
             outrigger: Outrigger {
                 retries: 97,
                 breaker: "closed".to_owned(),
@@ -202,9 +221,10 @@ mod tests {
         let text = summary(&view(), Paint(false));
         assert!(text.contains("1000 requests: 985 good (98.50%), 1 without an answer, 14x 502"), "{text}");
         assert!(
-            text.contains("Alone, the app would have failed 172 of these requests; behind Outrigger, 15 failed."),
+            text.contains("Alone, the app would have failed 172 of these requests; behind Outrigger, 7 failed."),
             "{text}"
         );
+        assert!(text.contains("all 9 of those alone, 8 behind Outrigger"), "{text}");
         assert!(text.contains("97 retries, breaker closed, opened 2 times"), "{text}");
         assert!(!text.contains('\x1b'));
     }
