@@ -50,7 +50,7 @@ const PROGRAMS: [Program; 4] = [
         name: "outrigger",
         variable: "BENCH_OUTRIGGER",
         version: "version",
-        kinds: &[Kind::Bare, Kind::Defaults, Kind::Policies, Kind::Routes, Kind::Grpc],
+        kinds: &[Kind::Bare, Kind::Defaults, Kind::Policies, Kind::Routes, Kind::Grpc, Kind::TwoWorkers],
         extension: "yaml",
         configuration: files::outrigger,
         arguments: &["run", "-c", "FILE"],
@@ -94,7 +94,7 @@ pub struct Apps {
 impl Apps {
     fn of(self, kind: Kind) -> u16 {
         match kind {
-            Kind::Bare | Kind::Defaults | Kind::Policies | Kind::Routes => self.http1,
+            Kind::Bare | Kind::Defaults | Kind::Policies | Kind::Routes | Kind::TwoWorkers => self.http1,
             Kind::Grpc => self.grpc,
         }
     }
@@ -157,7 +157,11 @@ impl Peer {
     pub fn start(&mut self) -> (f64, f64) {
         let output = std::fs::File::create(&self.output).expect("a file in the scratch directory");
         let errors = output.try_clone().expect("a second handle");
-        process::pin([PROCESSOR]);
+        if self.kind == Kind::TwoWorkers {
+            process::pin(0..super::processors());
+        } else {
+            process::pin([PROCESSOR]);
+        }
         let began = Instant::now();
         let child = Command::new(&self.command[0])
             .args(&self.command[1..])

@@ -28,6 +28,8 @@ pub enum Kind {
     Routes,
     /// As [`Kind::Bare`], before an app that speaks HTTP/2.
     Grpc,
+    /// As [`Kind::Bare`], with two workers on all processors.
+    TwoWorkers,
 }
 
 impl Kind {
@@ -35,7 +37,7 @@ impl Kind {
     pub fn is_usual(self) -> bool {
         match self {
             Kind::Bare | Kind::Defaults | Kind::Policies => true,
-            Kind::Routes | Kind::Grpc => false,
+            Kind::Routes | Kind::Grpc | Kind::TwoWorkers => false,
         }
     }
 
@@ -46,6 +48,7 @@ impl Kind {
             Kind::Policies => "policies",
             Kind::Routes => "10k routes",
             Kind::Grpc => "grpc",
+            Kind::TwoWorkers => "2 workers",
         }
     }
 }
@@ -114,7 +117,7 @@ pub fn named(name: &str) -> &'static Scenario {
     ALL.iter().find(|scenario| scenario.name == name).expect("a scenario of the list")
 }
 
-pub static ALL: [Scenario; 13] = [
+pub static ALL: [Scenario; 14] = [
     KEEP_ALIVE,
     Scenario { name: "rate", title: "latency at a fixed rate, keep-alive, 1 KB", open_loop: true, ..KEEP_ALIVE },
     Scenario {
@@ -192,6 +195,12 @@ pub static ALL: [Scenario; 13] = [
         title: "WebSocket messages, 1 KB each way",
         wire: Wire::WebSocket,
         kinds: &[Kind::Bare],
+        ..KEEP_ALIVE
+    },
+    Scenario {
+        name: "workers",
+        title: "two workers, keep-alive, 1 KB",
+        kinds: &[Kind::Bare, Kind::TwoWorkers],
         ..KEEP_ALIVE
     },
     Scenario {

@@ -22,11 +22,11 @@ pub fn envoy(site: &Site, kind: Kind) -> String {
          status: \"%RESPONSE_CODE%\", bytes: \"%BYTES_SENT%\", ms: \"%DURATION%\", upstream: \"%UPSTREAM_HOST%\", host: \"%REQ(:AUTHORITY)%\", agent: \"%REQ(USER-AGENT)%\" }} }} }} }}]"
     );
     let (log, limit, headers, retry, outliers) = match kind {
-        Kind::Bare | Kind::Routes | Kind::Grpc => ("", "", "", "", ""),
+        Kind::Bare | Kind::Routes | Kind::Grpc | Kind::TwoWorkers => ("", "", "", "", ""),
         Kind::Defaults | Kind::Policies => (log.as_str(), LIMIT, HEADERS, RETRY, OUTLIERS),
     };
     let routes = match kind {
-        Kind::Bare | Kind::Defaults | Kind::Policies | Kind::Grpc => String::new(),
+        Kind::Bare | Kind::Defaults | Kind::Policies | Kind::Grpc | Kind::TwoWorkers => String::new(),
         Kind::Routes => routes(),
     };
     let protocol = if kind == Kind::Grpc { HTTP2 } else { "" };

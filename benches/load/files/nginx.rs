@@ -9,11 +9,11 @@ pub fn nginx(site: &Site, kind: Kind) -> String {
     let Site { plain, tls, h2c, app, folder, .. } = site;
     let folder = folder.display();
     let rest = match kind {
-        Kind::Bare | Kind::Routes | Kind::Grpc => "access_log off;\n".to_owned(),
+        Kind::Bare | Kind::Routes | Kind::Grpc | Kind::TwoWorkers => "access_log off;\n".to_owned(),
         Kind::Defaults | Kind::Policies => policies(site),
     };
     let routes = match kind {
-        Kind::Bare | Kind::Defaults | Kind::Policies | Kind::Grpc => String::new(),
+        Kind::Bare | Kind::Defaults | Kind::Policies | Kind::Grpc | Kind::TwoWorkers => String::new(),
         Kind::Routes => routes(),
     };
     let pass = if kind == Kind::Grpc { "grpc_pass grpc" } else { "proxy_pass http" };
