@@ -13,6 +13,7 @@ mod files;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use files::{compiled as compiled_files, listeners as listener_files, watched};
 
@@ -20,14 +21,20 @@ use super::kept::{Found, Good, Kept};
 use super::watch::{self, Content, Watcher, Why};
 use crate::admin::{Board, Certificate, DiffAnswer, ReloadAnswer};
 use crate::config::{self, Loaded};
+use crate::plan::Plan;
 use crate::plan::compile::compile;
-use crate::plan::diff::{Change, diff};
+use crate::plan::diff::{Change, at_start, diff};
 use crate::proxy::Shared;
 use crate::serve::Server;
 use crate::telemetry::TelemetryError;
 
 /// Polls between two tries of a refused file (about ten seconds).
 const RETRY_POLLS: u32 = 5;
+
+/// How often it is looked whether an old plan is still in use.
+const RETIRED_LOOK: Duration = Duration::from_millis(500);
+/// Changes named in one line.
+const TOLD_MAX: usize = 20;
 
 /// Why a reload is tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +73,7 @@ pub struct Reloader {
 impl Reloader {
     /// Begins watching; needs a tokio runtime. `loaded` is what runs already.
     pub fn new(file: Option<PathBuf>, loaded: Loaded, shared: Arc<Shared>, board: Arc<Board>) -> Reloader {
-        let started = Arc::new(loaded);
+        let started = Arc::new(without_origins(loaded));
         let text = file.is_some().then(|| started.text.clone());
         let running = Good { loaded: Arc::clone(&started), text };
         let mut kept = Kept::new(started.settings.state_directory.as_deref());
@@ -182,7 +189,7 @@ impl Reloader {
         }
     }
 
-    /// The point of no return is `plans.store`; everything before it changes nothing.
+    /// The point of no return is `plans.swap`; everything before it changes nothing.
     fn swap(&self, server: &Server, loaded: &Loaded) -> Result<(), Vec<String>> {
         let shared = &self.shared;
         let plan = compile(&loaded.settings, &loaded.hash, &shared.states, &shared.telemetry).map_err(|problems| {
@@ -190,8 +197,9 @@ impl Reloader {
         })?;
         let prepared = server.prepare(&plan).map_err(|problems| words(&problems))?;
         shared.telemetry.set_options(super::options::telemetry(&loaded.settings)).map_err(log_problem)?;
-        shared.plans.store(Arc::new(plan));
+        let old = shared.plans.swap(Arc::new(plan));
         server.commit(prepared);
+        retire(old);
         Ok(())
     }
 
@@ -293,7 +301,7 @@ impl Reloader {
     }
 
     fn needs_restart(&self) -> Vec<String> {
-        let waiting = diff(&self.started.settings, &self.running.loaded.settings);
+        let waiting = at_start(&self.started.settings, &self.running.loaded.settings);
         let waiting = waiting.into_iter().filter(|change| change.needs_restart);
         waiting.map(|change| format!("{} has changed, which takes effect only after a restart", change.path)).collect()
     }
@@ -344,7 +352,14 @@ fn read(file: &Path) -> Result<Good, Vec<String>> {
 
 fn load(text: &str, name: &str, base: &Path) -> Result<Loaded, Vec<String>> {
     config::load_text(text, name, base, &|variable| std::env::var(variable).ok())
+        .map(without_origins)
         .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+/// Where each value was typed is for those who explain a file; what runs keeps several, and needs none of it.
+fn without_origins(mut loaded: Loaded) -> Loaded {
+    loaded.origins = config::Origins::default();
+    loaded
 }
 
 fn log_problem(error: TelemetryError) -> Vec<String> {
@@ -361,8 +376,21 @@ fn words(problems: &[crate::serve::ServeProblem]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
+/// Frees a plan when nobody else has it. Whoever lets go of it last frees it, which takes milliseconds with thousands of
+/// routes: that is to be this thread, and not a worker between two requests.
+fn retire(plan: Arc<Plan>) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    runtime.spawn(async move {
+        while Arc::strong_count(&plan) > 1 {
+            tokio::time::sleep(RETIRED_LOOK).await;
+        }
+    });
+}
+
 /// `routes.api changed, upstreams.search added`.
 fn summary(changes: &[Change]) -> String {
-    let words: Vec<String> = changes.iter().map(|change| format!("{} {}", change.path, change.what)).collect();
-    words.join(", ")
+    let words = changes.iter().take(TOLD_MAX).map(|change| format!("{} {}", change.path, change.what));
+    let more = changes.len().saturating_sub(TOLD_MAX);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    words.chain(more).collect::<Vec<_>>().join(", ")
 }

@@ -4,14 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::context::Context;
+use super::known::{Known, Names};
 use super::settings::{ClientAuth, Direction, Retry, Route, RouteAction, RouteMatch, Settings, Timeouts};
-use super::words::similar;
+use super::words::{listed, similar};
 use crate::core::route::{Router, Rule};
 use crate::core::units::Address;
 
 /// Reports every contradiction; `grace` is how long an orchestrator waits before it kills, if it says so.
 pub fn check(settings: &Settings, context: &Context<'_>, grace: Option<Duration>) {
-    let checker = Checker { settings, context };
+    let checker = Checker { settings, context, known: Known::of(settings) };
     checker.upstreams();
     checker.names("listeners", settings.listeners.iter().map(|listener| &listener.name));
     checker.names("routes", settings.routes.iter().map(|route| &route.name));
@@ -30,6 +31,7 @@ pub fn check(settings: &Settings, context: &Context<'_>, grace: Option<Duration>
 struct Checker<'a, 'c> {
     settings: &'a Settings,
     context: &'a Context<'c>,
+    known: Known<'a>,
 }
 
 impl Checker<'_, '_> {
@@ -57,10 +59,11 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn named(&self, path: &str, kind: &str, name: &str, known: &[&str]) {
-        if !known.contains(&name) {
+    fn named(&self, path: &str, kind: &str, name: &str, known: &Names<'_>) {
+        if !known.all.contains(name) {
+            let known = known.listed.as_slice();
             let hint = similar(name, known).map(|meant| format!("did you mean `{meant}`?"));
-            let hint = hint.or_else(|| Some(format!("known: {}", known.join(", "))).filter(|_| !known.is_empty()));
+            let hint = hint.or_else(|| Some(format!("known: {}", listed(known))).filter(|_| !known.is_empty()));
             self.problem(
                 path,
                 format!("{name}, which no {kind} is named"),
@@ -71,10 +74,9 @@ impl Checker<'_, '_> {
     }
 
     fn upstream_named(&self, path: &str, name: &str) {
-        let known: Vec<&str> = self.settings.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
         // One that is missing is told where it should have been typed.
-        if !known.is_empty() && !name.is_empty() {
-            self.named(path, "upstream", name, &known);
+        if !self.settings.upstreams.is_empty() && !name.is_empty() {
+            self.named(path, "upstream", name, &self.known.upstreams);
         }
     }
 
@@ -211,13 +213,11 @@ impl Checker<'_, '_> {
                 self.parameters(&format!("{path}.redirect.to"), to, &route.matches.path)
             }
         }
-        let known: Vec<&str> = self.settings.rate_limits.iter().map(|limit| limit.name.as_str()).collect();
         for (number, name) in route.rate_limits.iter().enumerate() {
-            self.named(&format!("{path}.rate_limits[{number}]"), "rate limit", name, &known);
+            self.named(&format!("{path}.rate_limits[{number}]"), "rate limit", name, &self.known.limits);
         }
-        let flags: Vec<&str> = self.settings.flags.iter().map(|flag| flag.name.as_str()).collect();
         if let Some(flag) = &route.flag {
-            self.named(&format!("{path}.flag"), "flag", flag, &flags);
+            self.named(&format!("{path}.flag"), "flag", flag, &self.known.flags);
         }
         self.one_store(&path, route);
         self.times(&path, &route.timeouts, &route.retry);
@@ -237,10 +237,9 @@ impl Checker<'_, '_> {
     }
 
     fn stores(&self) {
-        let known: Vec<&str> = self.settings.stores.iter().map(|store| store.name.as_str()).collect();
         for limit in &self.settings.rate_limits {
             if let Some(shared) = &limit.shared {
-                self.named(&format!("rate_limits.{}.store", limit.name), "store", &shared.store, &known);
+                self.named(&format!("rate_limits.{}.store", limit.name), "store", &shared.store, &self.known.stores);
             }
         }
     }
@@ -279,8 +278,10 @@ impl Checker<'_, '_> {
                 Some(hint),
             );
         }
-        let inner = ["retry.per_try", "retry.attempts"].into_iter().find(|name| typed(name));
-        if let (Some(per_try), Some(inner)) = (retry.per_try, inner) {
+        let inner = || ["retry.per_try", "retry.attempts"].into_iter().find(|name| typed(name));
+        if let Some(per_try) = retry.per_try
+            && let Some(inner) = inner()
+        {
             let worst = per_try * retry.attempts + retry.backoff_max * retry.attempts.saturating_sub(1);
             if worst > timeouts.total && retry.attempts > 1 {
                 let found = format!(
@@ -309,10 +310,13 @@ impl Checker<'_, '_> {
             }
         }
         let mut seen: HashMap<&RouteMatch, &Route> = HashMap::new();
-        let told: Vec<String> = self.context.problems.borrow().iter().map(|problem| problem.path.clone()).collect();
+        // `routes[7].match.path` is a problem of the match of route 7.
+        let place = |path: &str| path.strip_prefix("routes[")?.split_once("].match")?.0.parse::<usize>().ok();
+        let told: HashSet<usize> =
+            self.context.problems.borrow().iter().filter_map(|problem| place(&problem.path)).collect();
         for (place, route) in self.settings.routes.iter().enumerate() {
             // A match with a problem of its own is not the one that was meant.
-            if !told.is_empty() && told.iter().any(|path| path.starts_with(&format!("routes[{place}].match"))) {
+            if told.contains(&place) {
                 continue;
             }
             if let Some(first) = seen.insert(&route.matches, route) {

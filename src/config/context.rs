@@ -1,7 +1,7 @@
 //! What the whole reading of a configuration shares: where it stands, what may be looked up, and what was found.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::describe::Entry;
@@ -13,7 +13,7 @@ pub struct Context<'e> {
     pub env: &'e dyn Fn(&str) -> Option<String>,
     pub problems: RefCell<Vec<Problem>>,
     /// Where each value that was typed stands.
-    pub origins: RefCell<BTreeMap<String, Location>>,
+    pub origins: RefCell<HashMap<String, Location>>,
     pub files: RefCell<Vec<PathBuf>>,
     /// What variables and secret files were filled in with.
     pub outside: RefCell<Vec<String>>,

@@ -1,6 +1,6 @@
 //! A file, or a URL on the command line, to settings.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -64,7 +64,7 @@ impl std::fmt::Debug for Outside {
 
 /// Where each value that was typed stands; a value that is not here is a default.
 #[derive(Clone, Debug, Default)]
-pub struct Origins(BTreeMap<String, Location>);
+pub struct Origins(HashMap<String, Location>);
 
 impl Origins {
     pub fn of(&self, path: &str) -> Option<&Location> {

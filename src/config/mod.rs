@@ -10,6 +10,7 @@ pub mod settings;
 
 mod check;
 mod context;
+mod known;
 mod read;
 mod read_breaker;
 mod read_concurrency;

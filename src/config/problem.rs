@@ -3,13 +3,16 @@
 //! neighbouring line.
 
 use std::fmt;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// A place in a file; lines and columns count from 1.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Location {
-    pub file: String,
+    /// Shared: every value of a file has its place.
+    #[serde(serialize_with = "text")]
+    pub file: Arc<str>,
     pub line: usize,
     pub column: usize,
 }
@@ -18,6 +21,10 @@ impl fmt::Display for Location {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}:{}:{}", self.file, self.line, self.column)
     }
+}
+
+fn text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

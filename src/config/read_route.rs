@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, Method};
 use super::read_retry::retry;
 use super::reader::Map;
 use super::settings::{HeaderEdits, Route, RouteAction, RouteDefaults, RouteMatch, Timeouts};
+use super::words::listed;
 use super::{read_switches, units};
 use crate::core::priority::Priority;
 use crate::core::switch::Position;
@@ -55,7 +56,7 @@ pub fn routes(root: &Map<'_, '_>, defaults: &RouteDefaults, only: Only<'_>) -> V
         Ok(only) => vec![everything(only, defaults)],
         Err([]) => Vec::new(),
         Err(names) => {
-            let found = format!("no routes, and several upstreams: {}", names.join(", "));
+            let found = format!("no routes, and several upstreams: {}", listed(names));
             root.context.problem(
                 "routes",
                 root.at("upstreams"),
@@ -159,7 +160,7 @@ fn action(map: &Map<'_, '_>, upstream: Option<String>, only: Only<'_>) -> RouteA
         (None, None, Err(names)) => {
             // Without any upstream that is the problem, and it is told elsewhere; so is a redirect that is none.
             if !names.is_empty() && !map.has("redirect") && !map.has("upstream") {
-                let expected = format!("upstream: one of {}", names.join(", "));
+                let expected = format!("upstream: one of {}", listed(names));
                 map.context.problem(&map.path, map.at("name"), "no upstream, and there are several", expected, None);
             }
             RouteAction::Forward { upstream: String::new(), rewrite_prefix }

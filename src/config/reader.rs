@@ -49,9 +49,19 @@ impl<'c, 'n> Map<'c, 'n> {
         Map { context, path, pattern, entries, asked: RefCell::default() }
     }
 
-    fn below(&self, name: &str) -> (String, String) {
-        let join = |path: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-        (join(&self.path), join(&self.pattern))
+    fn below(&self, name: &str) -> String {
+        join(&self.path, name)
+    }
+
+    fn pattern_below(&self, name: &str) -> String {
+        join(&self.pattern, name)
+    }
+
+    /// The block `name` below this one; where it was not typed only its description asks for its pattern.
+    fn open_below(&self, name: &str, node: Option<&'n Node>) -> Map<'c, 'n> {
+        let wanted = node.is_some() || self.context.describing();
+        let pattern = if wanted { self.pattern_below(name) } else { String::new() };
+        Map::open(self.context, self.below(name), pattern, node)
     }
 
     /// Whether the key was typed.
@@ -72,12 +82,11 @@ impl<'c, 'n> Map<'c, 'n> {
         choices: &'static [&'static str],
     ) -> Option<&'n Node> {
         self.asked.borrow_mut().push(name);
-        let (path, pattern) = self.below(name);
         if let Some(entries) = &mut *self.context.entries.borrow_mut() {
-            entries.push(Entry { path: pattern, kind, default, doc, choices });
+            entries.push(Entry { path: self.pattern_below(name), kind, default, doc, choices });
         }
         let (key, node) = self.entries.iter().find(|(key, _)| key.name == name)?;
-        self.context.origins.borrow_mut().insert(path, key.at.clone());
+        self.context.origins.borrow_mut().insert(self.below(name), key.at.clone());
         Some(node)
     }
 
@@ -88,7 +97,11 @@ impl<'c, 'n> Map<'c, 'n> {
 
     /// The same, but `fine` accepts what means "off".
     pub fn later_unless(&self, name: &'static str, fine: impl Fn(&Node) -> bool) {
-        let what = not_yet::words(&self.below(name).1);
+        if !self.has(name) && !self.context.describing() {
+            self.asked.borrow_mut().push(name);
+            return;
+        }
+        let what = not_yet::words(&self.pattern_below(name));
         if self.ask(name, "not available yet", "", what, &[]).is_some() {
             self.not_yet_unless(name, fine);
         }
@@ -96,27 +109,29 @@ impl<'c, 'n> Map<'c, 'n> {
 
     /// Reports a value that this version does not have, of a key that it does have.
     pub fn not_yet_unless(&self, name: &'static str, fine: impl Fn(&Node) -> bool) -> bool {
-        let (path, pattern) = self.below(name);
         let typed = self.entries.iter().find(|(key, _)| key.name == name);
         if typed.is_none_or(|(_, node)| fine(node)) {
             return false;
         }
-        self.context.problems.borrow_mut().push(not_yet::problem(name, path, &pattern, self.at(name)));
+        self.context.problems.borrow_mut().push(not_yet::problem(
+            name,
+            self.below(name),
+            &self.pattern_below(name),
+            self.at(name),
+        ));
         self.asked.borrow_mut().push(name);
         true
     }
 
     /// A block of keys below this one.
     pub fn block(&self, name: &'static str, doc: &'static str) -> Map<'c, 'n> {
-        let (path, pattern) = self.below(name);
         let node = self.ask(name, "block", "", doc, &[]);
-        Map::open(self.context, path, pattern, node)
+        self.open_below(name, node)
     }
 
     /// Blocks under names the operator chooses.
     pub fn named(&self, name: &'static str, doc: &'static str) -> Vec<(String, Map<'c, 'n>)> {
-        let (path, pattern) = self.below(name);
-        let pattern = format!("{pattern}.*");
+        let (path, pattern) = (self.below(name), format!("{}.*", self.pattern_below(name)));
         let node = self.ask(name, "named blocks", "", doc, &[]);
         if self.context.describing() {
             return vec![(String::new(), Map::open(self.context, path, pattern, None))];
@@ -132,8 +147,7 @@ impl<'c, 'n> Map<'c, 'n> {
 
     /// A list of blocks.
     pub fn blocks(&self, name: &'static str, doc: &'static str) -> Vec<Map<'c, 'n>> {
-        let (path, pattern) = self.below(name);
-        let pattern = format!("{pattern}[]");
+        let (path, pattern) = (self.below(name), format!("{}[]", self.pattern_below(name)));
         let node = self.ask(name, "list of blocks", "", doc, &[]);
         if self.context.describing() {
             return vec![Map::open(self.context, path, pattern, None)];
@@ -168,7 +182,7 @@ impl<'c, 'n> Map<'c, 'n> {
         parse: impl Fn(&str) -> Result<T, Expected>,
     ) -> Option<T> {
         let node = self.ask(name, kind, default, doc, &[])?;
-        self.scalar(&self.below(name).0, node, parse, false)
+        self.scalar(&self.below(name), node, parse, false)
     }
 
     fn scalar<T>(
@@ -226,7 +240,7 @@ impl<'c, 'n> Map<'c, 'n> {
     /// A text that no report shows.
     pub fn secret(&self, name: &'static str, doc: &'static str) -> Option<String> {
         let node = self.ask(name, "secret", "", doc, &[])?;
-        self.scalar(&self.below(name).0, node, |text| Ok(text.to_owned()), true).filter(|text| !text.is_empty())
+        self.scalar(&self.below(name), node, |text| Ok(text.to_owned()), true).filter(|text| !text.is_empty())
     }
 
     pub fn path_value(&self, name: &'static str, doc: &'static str) -> Option<PathBuf> {
@@ -275,7 +289,7 @@ impl<'c, 'n> Map<'c, 'n> {
         doc: &'static str,
     ) -> Option<&'static str> {
         let node = self.ask(name, "choice", default, doc, choices)?;
-        let path = self.below(name).0;
+        let path = self.below(name);
         let word = self.scalar(&path, node, |text| Ok(text.to_owned()), false)?;
         let meant = if word == "false" { "off" } else { &word };
         let found = choices.iter().find(|choice| **choice == meant).copied();
@@ -296,16 +310,18 @@ impl<'c, 'n> Map<'c, 'n> {
         parse: impl Fn(&str) -> Result<T, Expected>,
     ) -> Option<Vec<T>> {
         let node = self.ask(name, kind, "", doc, &[])?;
-        let path = self.below(name).0;
+        let path = self.below(name);
         let items = self.list(&path, Some(node)).iter().enumerate();
         Some(items.filter_map(|(place, node)| self.scalar(&format!("{path}[{place}]"), node, &parse, false)).collect())
     }
 
     /// Names the operator chooses, each with a text.
     pub fn texts(&self, name: &'static str, doc: &'static str) -> Vec<(String, String, Location)> {
-        let (path, pattern) = self.below(name);
         let node = self.ask(name, "names and texts", "", doc, &[]);
-        let map = Map::open(self.context, path.clone(), pattern, node);
+        if node.is_none() {
+            return Vec::new();
+        }
+        let (map, path) = (self.open_below(name, node), self.below(name));
         let pairs = map.entries.iter().filter_map(|(key, node)| {
             let path = format!("{path}.{}", key.name);
             let value = self.scalar(&path, node, |text| Ok(text.to_owned()), false)?;
@@ -326,7 +342,7 @@ impl<'c, 'n> Map<'c, 'n> {
                     format!("the keys here are: {}", known.join(", "))
                 }
             };
-            let path = self.below(&key.name).0;
+            let path = self.below(&key.name);
             self.context.problem(
                 &path,
                 Some(key.at.clone()),
@@ -336,4 +352,8 @@ impl<'c, 'n> Map<'c, 'n> {
             );
         }
     }
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { [path, ".", name].concat() }
 }

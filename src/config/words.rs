@@ -3,10 +3,22 @@
 /// How alike two words must be to be suggested.
 const ALIKE: f64 = 0.75;
 
+/// Known words that are looked at for one that may be meant: a file can misspell as many names as it has.
+const COMPARED_MAX: usize = 500;
+/// Known words that are told.
+const LISTED_MAX: usize = 20;
+
 /// The known word that is most like the given one, if any is like it at all.
 pub fn similar<'w>(given: &str, known: &[&'w str]) -> Option<&'w str> {
-    let scored = known.iter().map(|word| (strsim::jaro_winkler(given, word), *word));
+    let scored = known.iter().take(COMPARED_MAX).map(|word| (strsim::jaro_winkler(given, word), *word));
     scored.filter(|(score, _)| *score >= ALIKE).max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, word)| word)
+}
+
+/// The known words, or the first of them and how many more there are.
+pub fn listed(known: &[&str]) -> String {
+    let some = known[..known.len().min(LISTED_MAX)].join(", ");
+    let more = known.len().saturating_sub(LISTED_MAX);
+    if more == 0 { some } else { format!("{some} and {more} more") }
 }
 
 /// One line of at most 60 letters, without the user and password of a URL.
@@ -17,4 +29,19 @@ pub fn shorten(text: &str) -> String {
     }
     let line: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(60).collect();
     if text.chars().count() > 60 { format!("{line}…") } else { line }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_known_words_are_told_in_part() {
+        let names: Vec<String> = (0..LISTED_MAX + 2).map(|name| name.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert_eq!(listed(&names[..2]), "0, 1");
+        assert_eq!(listed(&[]), "");
+        assert!(listed(&names[..LISTED_MAX]).ends_with(", 19"));
+        assert!(listed(&names).ends_with(", 19 and 2 more"));
+    }
 }

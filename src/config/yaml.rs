@@ -5,6 +5,9 @@
 //! all of them. Aliases, tags and merge keys are refused: a configuration of this size does not need them, and they
 //! are how small files become large ones.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use granit_parser::{Event, Options, Parser, ScalarStyle, Span};
 
 use super::problem::{Kind, Location, Problem};
@@ -46,18 +49,19 @@ impl Value {
 
 /// Parses one document. Syntax stops at the first problem; everything after it would be guessed.
 pub fn parse(text: &str, file: &str) -> Result<Node, Vec<Problem>> {
-    let start = Location { file: file.to_owned(), line: 1, column: 1 };
+    let file: Arc<str> = file.into();
+    let start = Location { file: file.clone(), line: 1, column: 1 };
     if text.len() > BYTES_MAX {
         return Err(vec![problem(start, format!("{} bytes", text.len()), "at most 1 MiB", None)]);
     }
     let mut options = Options::default();
     options.emit_comments = false;
-    let mut builder = Builder { file, problems: Vec::new(), open: Vec::new(), done: None };
+    let mut builder = Builder { file: file.clone(), problems: Vec::new(), open: Vec::new(), done: None };
     for event in Parser::new_from_str_with_options(text, options) {
         match event {
             Ok((event, span)) => builder.take(event, &span),
             Err(error) => {
-                let at = location(file, error.marker().line(), error.marker().col());
+                let at = location(&file, error.marker().line(), error.marker().col());
                 let hint = "check indentation, quotes and brackets just before this place".to_owned();
                 builder.problems.push(problem(at, error.info().to_string(), "YAML", Some(hint)));
                 break;
@@ -82,8 +86,8 @@ pub fn parse(text: &str, file: &str) -> Result<Node, Vec<Problem>> {
     })
 }
 
-fn location(file: &str, line: usize, column: usize) -> Location {
-    Location { file: file.to_owned(), line, column: column + 1 }
+fn location(file: &Arc<str>, line: usize, column: usize) -> Location {
+    Location { file: file.clone(), line, column: column + 1 }
 }
 
 fn problem(at: Location, found: String, expected: &str, hint: Option<String>) -> Problem {
@@ -93,19 +97,43 @@ fn problem(at: Location, found: String, expected: &str, hint: Option<String>) ->
 /// A collection that has begun and not ended.
 enum Open {
     List(Location, Vec<Node>),
-    Map(Location, Vec<(Key, Node)>, Option<Key>),
+    Map(Location, Entries, Option<Key>),
 }
 
-struct Builder<'f> {
-    file: &'f str,
+/// A block's entries so far.
+#[derive(Default)]
+struct Entries {
+    list: Vec<(Key, Node)>,
+    /// The names of a long one, of which every name is looked for.
+    names: HashSet<String>,
+}
+
+impl Entries {
+    /// Whether the name is there already; it is going to be.
+    fn has(&mut self, name: &str) -> bool {
+        if self.list.len() < LONG {
+            return self.list.iter().any(|(known, _)| known.name == name);
+        }
+        if self.names.is_empty() {
+            self.names.extend(self.list.iter().map(|(known, _)| known.name.clone()));
+        }
+        !self.names.insert(name.to_owned())
+    }
+}
+
+/// Entries from which on looking at all of them takes longer than remembering their names.
+const LONG: usize = 32;
+
+struct Builder {
+    file: Arc<str>,
     problems: Vec<Problem>,
     open: Vec<Open>,
     done: Option<Node>,
 }
 
-impl Builder<'_> {
+impl Builder {
     fn take(&mut self, event: Event<'_>, span: &Span) {
-        let at = location(self.file, span.start.line(), span.start.col());
+        let at = location(&self.file, span.start.line(), span.start.col());
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 self.plainly(&at, anchor, tag.is_some());
@@ -118,11 +146,11 @@ impl Builder<'_> {
             }
             Event::MappingStart(_, anchor, tag) => {
                 self.plainly(&at, anchor, tag.is_some());
-                self.open.push(Open::Map(at, Vec::new(), None));
+                self.open.push(Open::Map(at, Entries::default(), None));
             }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
                 Some(Open::List(at, items)) => self.add(Node { at, value: Value::List(items) }),
-                Some(Open::Map(at, entries, _)) => self.add(Node { at, value: Value::Map(entries) }),
+                Some(Open::Map(at, entries, _)) => self.add(Node { at, value: Value::Map(entries.list) }),
                 None => {}
             },
             Event::Alias(_) | Event::UnresolvedAlias(_) => {
@@ -155,10 +183,10 @@ impl Builder<'_> {
             }
             Some(Open::List(_, items)) => items.push(node),
             Some(Open::Map(_, entries, key)) => match key.take() {
-                Some(key) => entries.push((key, node)),
+                Some(key) => entries.list.push((key, node)),
                 None => match node.value {
                     Value::Scalar { text, .. } => {
-                        if entries.iter().any(|(known, _)| known.name == text) {
+                        if entries.has(&text) {
                             let hint = "keep one of the two".to_owned();
                             let found = format!("the key {text} a second time");
                             self.problems.push(problem(node.at.clone(), found, "each key once", Some(hint)));
@@ -176,6 +204,24 @@ impl Builder<'_> {
                     }
                 },
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_stands_there_twice_is_found_in_blocks_of_any_length() {
+        for length in [2, LONG - 1, LONG, LONG + 1, 3 * LONG] {
+            let block: String = (0..length).map(|key| format!("k{key}: 1\n")).collect();
+            assert!(parse(&block, "f").is_ok(), "{length}");
+            for twice in [0, length / 2, length - 1] {
+                let problems = parse(&format!("{block}k{twice}: 2\nlast: 3\n"), "f").expect_err("twice");
+                assert_eq!(problems.len(), 1, "{length} {twice}");
+                assert_eq!(problems[0].at.as_ref().map(|at| at.line), Some(length + 1));
+            }
         }
     }
 }

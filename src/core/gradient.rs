@@ -3,11 +3,13 @@
 //! The algorithm is Gradient2 of Netflix's concurrency-limits: the latency of the last moment against a long-term
 //! average of it. Against an average, not a minimum: a minimum squeezes an app to the speed of its luckiest request.
 //! A limit in use grows by its square root as long as latency stays within the tolerance, and shrinks with the
-//! gradient when it does not. Nine things are different, each because a simulation failed without it:
+//! gradient when it does not. Ten things are different, each because a simulation failed without it:
 //! - It shrinks from what is in flight, not from a limit that nobody reached: an app that becomes ten times slower is
 //!   relieved within a window or two.
 //! - It takes a shrink back when the app then did less work (`THROUGHPUT_LOST`): the latency was the work's own, not a
 //!   queue's, and is learned as the new normal. So a change of the mix of requests does not starve an app.
+//! - Twenty milliseconds more are tolerated whatever the average is: for an app that answers in one, half a millisecond
+//!   is no queue.
 //! - It is kept near what is used: a limit far above it would let a queue grow in the app before the first slow answer.
 //! - A window must be slower than chance explains, by the variance of single answers: where some requests are slow by
 //!   themselves, the average of ten of them says little.
@@ -32,6 +34,10 @@ pub struct Params {
 
 /// Latency up to this many times the average is no reason to shrink.
 const TOLERANCE: f64 = 1.5;
+/// … and neither is latency that is longer by so much: nobody is harmed by a queue this short, and an app that answers
+/// in a millisecond takes several times as long whenever a few more come at once (DAGOR, Zhou et al. 2018, takes the same
+/// time in a queue for the mark of an overload).
+const QUEUEING: f64 = 0.020;
 /// A window ends after this long, when it has enough samples …
 const WINDOW: Duration = Duration::from_millis(100);
 const WINDOW_SAMPLES: u32 = 10;
@@ -60,6 +66,8 @@ const QUEUE: f64 = 4.0;
 /// So many samples of high latency at a limit in use that does not move, and it is shrunk by so much to see what comes
 /// of it.
 const STUCK_EVIDENCE: u32 = 5 * EVIDENCE;
+/// … and so many seconds, because each such look costs places that were used.
+const STUCK_MIN: f64 = 1.0;
 const STUCK_SHRINK: f64 = 0.7;
 /// The limit is at most this many times what was lately in flight, so that a sudden overload meets a limit that means
 /// something; but never less than this for that reason.
@@ -71,7 +79,8 @@ const PEAK_FADES: f64 = 0.99;
 /// the windows in which an overload begins are of normal latency still.
 const USUAL_WINDOWS: f64 = 30.0;
 const USUAL_FADES: f64 = 0.998;
-/// Latency up to this many times the average lets a limit in use grow by a quarter at a time.
+/// Latency up to this many times the average, or half of [`QUEUEING`] above it, lets a limit in use grow by a quarter at
+/// a time.
 const CALM: f64 = 1.2;
 /// A shrink after which the app does less than this share of its work is taken back.
 const THROUGHPUT_LOST: f64 = 0.75;
@@ -226,15 +235,19 @@ impl Limit {
         let more_to_come = window.in_flight_last as f64 > TOLERANCE * explained + QUEUE;
         let warm_up = self.warm_up(window, seconds, more_to_come);
         let chance = CHANCE * (self.variance / f64::from(window.samples)).sqrt();
-        let gradient = if self.long > 0.0 { ((TOLERANCE * self.long + chance) / short).min(1.0) } else { 1.0 };
+        let usual = TOLERANCE * self.long + chance;
+        let tolerated = usual.max(self.long + QUEUEING);
+        let gradient = if self.long > 0.0 { (tolerated / short).min(1.0) } else { 1.0 };
         let congested = gradient < 1.0 && !warm_up;
+        // Too short a queue to be answered, and still no latency to get used to.
+        let queueing = self.long > 0.0 && short > usual && !warm_up;
         let used = window.in_flight_max as f64;
         // What is usual fades a little between two shrinks to it. Where the answers explain more than is in flight, they
         // are those of a queue that has gone.
         let lowest = used <= self.limit
             && self.limit <= (params.min.max(1) as f64).max(self.usual + 1.0)
             && explained <= used + QUEUE;
-        let weight = match (warm_up, congested, lowest) {
+        let weight = match (warm_up, queueing, lowest && congested) {
             (true, ..) => 1.0 / f64::from(self.windows),
             (false, false, _) => 1.0 / LONG_WINDOWS,
             (false, true, true) => LOWEST_WEIGHT,
@@ -258,7 +271,7 @@ impl Limit {
             self.stuck = Evidence::default();
             self.grow(used, short, warm_up || !more_to_come);
         }
-        if congested {
+        if queueing {
             self.usual *= USUAL_FADES;
         } else {
             self.usual += (used - self.usual) / USUAL_WINDOWS.min(f64::from(self.windows));
@@ -280,7 +293,7 @@ impl Limit {
         if to >= self.limit && used >= self.limit.floor() {
             // All that is used is room for a queue, or the work is slow by itself: less room tells, or both would stay.
             self.stuck = self.stuck.plus(&evidence);
-            if self.stuck.samples >= STUCK_EVIDENCE {
+            if self.stuck.samples >= STUCK_EVIDENCE && self.stuck.seconds >= STUCK_MIN {
                 evidence = std::mem::take(&mut self.stuck);
                 (known, settling) = (true, true);
                 to = (from * gradient.min(STUCK_SHRINK)).max(self.usual);
@@ -299,7 +312,7 @@ impl Limit {
     /// After a window of normal latency; `explained` when its answers explain what is in flight.
     fn grow(&mut self, used: f64, short: f64, explained: bool) {
         if used >= self.limit / 2.0 {
-            let calm = short <= CALM * self.long && explained;
+            let calm = short <= (CALM * self.long).max(self.long + QUEUEING / 2.0) && explained;
             let step = if self.starting && explained { self.limit } else { self.limit.sqrt().max(QUEUE) };
             self.limit += if calm { step.max(self.limit / 4.0) } else { step };
         }
@@ -358,6 +371,29 @@ mod tests {
             limit.sample(Duration::from_secs(2), PARAMS.min, &PARAMS, now);
         }
         assert_eq!((quiet, limit.max(&PARAMS)), (HEADROOM_MIN as usize, HEADROOM_MIN as usize));
+    }
+
+    #[test]
+    fn many_more_clients_of_a_quick_app_find_room() {
+        // Goal: eight times as many clients of an app that does 10,000 requests a second, who each ask again at once, are
+        // no overload as long as nobody waits for longer than some milliseconds. Method: as many answers as the app can
+        // do, each after the time that those before it take; what has no place may wait.
+        let (mut limit, mut now) = (Limit::new(&PARAMS), origin());
+        let mut serve = |clients: usize, seconds: f64| {
+            for _ in 0..(seconds * 10_000.0) as u32 {
+                now += Duration::from_micros(100);
+                let in_flight = clients.min(limit.max(&PARAMS));
+                limit.sample(Duration::from_micros(100) * in_flight as u32, in_flight, &PARAMS, now);
+            }
+            limit.max(&PARAMS)
+        };
+        let (few, soon, later) = (serve(64, 5.0), serve(512, 0.5), serve(512, 60.0));
+        assert!(few < 200, "{few}");
+        assert!(soon + ROOM >= 512, "{soon}");
+        // The app is still kept from a queue of its own: at most the tolerated milliseconds above what is usual, and less
+        // for a moment now and then, to see whether it is a queue.
+        assert!((180..=280).contains(&later), "{later}");
+        assert!(limit.latency_long() < Duration::from_millis(8), "{:?}", limit.latency_long());
     }
 
     /// An app with `workers` and a FIFO queue; before it a gate that lets `Limit::max` through, makes [`ROOM`] wait for

@@ -152,7 +152,9 @@ mod tests {
         let (start, second) = (origin(), Duration::from_secs(1));
         let window = Window::new(start);
         let later = start + 5 * second;
-        [Count::Good, Count::Slow, Count::Bad].into_iter().for_each(|what| window.count(what, LENGTH, later));
+        for what in [Count::Good, Count::Slow, Count::Bad] {
+            window.count(what, LENGTH, later);
+        }
         window.clear(later);
         assert_eq!(window.volume(LENGTH, later), Volume::default());
         window.count(Count::Bad, LENGTH, later);

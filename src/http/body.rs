@@ -201,7 +201,7 @@ impl Body {
     fn size(&mut self, line: &[u8]) -> Result<u64, BodyProblem> {
         let digits = match line.iter().position(|byte| *byte == b';') {
             // Old servers pad the size with blanks.
-            None if self.extensions == Extensions::Skipped => line.trim_ascii_end(),
+            None if self.extensions == Extensions::Skipped => trim_blanks(line),
             None => line,
             Some(_) if self.extensions == Extensions::Refused => return Err(BodyProblem::ChunkExtension),
             Some(at) => {
@@ -212,7 +212,7 @@ impl Body {
                     return Err(BodyProblem::ChunkExtension);
                 }
                 // BWS before an extension (RFC 9112 §7.1.1) belongs to it.
-                line[..at].trim_ascii_end()
+                trim_blanks(&line[..at])
             }
         };
         if digits.is_empty() || digits.len() > 16 {
@@ -223,6 +223,14 @@ impl Body {
             Ok(size << 4 | u64::from(digit))
         })
     }
+}
+
+/// Without the blanks and tabs at its end; what else ASCII calls white is not for a line.
+fn trim_blanks(mut line: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\t'] = line {
+        line = rest;
+    }
+    line
 }
 
 /// At most `left` bytes of what there is.
@@ -397,6 +405,12 @@ mod tests {
         let skipped = |input: &str| feed(Framing::Chunked, Extensions::Skipped, std::iter::once(input.as_bytes()));
         assert_eq!(skipped("5 ;a=\"b\"\r\nhello\r\n0;x\r\n\r\n").map(|read| read.0), Ok(b"hello".to_vec()));
         assert_eq!(skipped("5;a\rb\r\nhello\r\n"), Err(BodyProblem::ChunkExtension));
+        // Blanks may pad a size; what else ASCII calls white, a bare CR first, is read differently by others.
+        assert_eq!(skipped("5 \t\r\nhello\r\n0\r\n\r\n").map(|read| read.0), Ok(b"hello".to_vec()));
+        for white in ["\t\r\t", "\r", "\x0c", "\r;a", " \x0c ;a"] {
+            let input = format!("5{white}\r\nhello\r\n0\r\n\r\n");
+            assert_eq!(skipped(&input), Err(BodyProblem::ChunkSize), "{white:?}");
+        }
         assert!(skipped(&format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(SIZE_LINE_MAX))).is_err());
         let many = |count: usize, data: &str| {
             let chunk = format!("{:x};{}\r\n{data}\r\n", data.len(), "x".repeat(512));

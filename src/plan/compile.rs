@@ -1,6 +1,7 @@
 //! Settings and living state become a plan. What can fail here is what `check` cannot see from the text alone:
 //! files that do not parse (upstream CA) and routes the radix tree refuses.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 mod policies;
@@ -45,7 +46,7 @@ pub fn compile(
         states,
         telemetry,
         problems: Vec::new(),
-        upstreams: Vec::new(),
+        upstreams: HashMap::new(),
         limits: Vec::new(),
         switches: switches::of_file(settings, states),
     };
@@ -53,10 +54,9 @@ pub fn compile(
     let service = settings.service.name.as_str();
     let limits = settings.rate_limits.iter().filter_map(|limit| policies::limit(states, service, &stores, limit));
     compiler.limits = limits.collect();
-    for upstream in &settings.upstreams {
-        let compiled = compiler.upstream(upstream);
-        compiler.upstreams.push(Arc::new(compiled));
-    }
+    let upstreams: Vec<Arc<UpstreamPlan>> =
+        settings.upstreams.iter().map(|upstream| Arc::new(compiler.upstream(upstream))).collect();
+    compiler.upstreams = upstreams.iter().map(|upstream| (upstream.name.clone(), upstream.clone())).collect();
     let shared: Vec<Arc<RoutePlan>> = settings.routes.iter().filter_map(|route| compiler.route(route, false)).collect();
     let mut listeners = Vec::new();
     for listener in &settings.listeners {
@@ -74,7 +74,7 @@ pub fn compile(
         hash: hash.to_owned(),
         service: settings.service.name.as_str().into(),
         listeners,
-        upstreams: compiler.upstreams,
+        upstreams,
         limits: compiler.limits,
         stores,
         dependencies,
@@ -96,7 +96,8 @@ struct Compiler<'a> {
     states: &'a States,
     telemetry: &'a Telemetry,
     problems: Vec<PlanProblem>,
-    upstreams: Vec<Arc<UpstreamPlan>>,
+    /// By name.
+    upstreams: HashMap<Arc<str>, Arc<UpstreamPlan>>,
     limits: Vec<Arc<LimitPlan>>,
     switches: Vec<Arc<SwitchPlan>>,
 }
@@ -308,7 +309,7 @@ impl Compiler<'_> {
     }
 
     fn find_upstream(&mut self, name: &str, at: &str) -> Option<Arc<UpstreamPlan>> {
-        let found = self.upstreams.iter().find(|upstream| &*upstream.name == name).cloned();
+        let found = self.upstreams.get(name).cloned();
         if found.is_none() {
             self.problem(format!("{at}.upstream"), format!("no upstream is named {name}"));
         }

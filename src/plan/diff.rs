@@ -16,7 +16,7 @@ pub struct Change {
     pub needs_restart: bool,
 }
 
-/// The differences from `old` to `new`, in the order of the configuration language.
+/// The differences from `old` to `new`, in the order of the configuration language; what is read at the start is last.
 pub fn diff(old: &Settings, new: &Settings) -> Vec<Change> {
     let mut changes = Vec::new();
     fixed(&mut changes, "service", &old.service, &new.service, false);
@@ -35,11 +35,18 @@ pub fn diff(old: &Settings, new: &Settings) -> Vec<Change> {
     named(&mut changes, "readiness.checks", &old.dependencies, &new.dependencies, |one| &one.name);
     fixed(&mut changes, "health", &old.health_on_listener, &new.health_on_listener, false);
     fixed(&mut changes, "telemetry.access_log", &old.access_log, &new.access_log, false);
+    fixed(&mut changes, "drain", &old.drain, &new.drain, false);
+    changes.extend(at_start(old, new));
+    changes
+}
+
+/// The differences in what is read when the process starts, without a look at the routes.
+pub fn at_start(old: &Settings, new: &Settings) -> Vec<Change> {
+    let mut changes = Vec::new();
     fixed(&mut changes, "telemetry.traces", &old.traces, &new.traces, old.traces.otlp != new.traces.otlp);
     fixed(&mut changes, "ops", &old.ops, &new.ops, true);
     fixed(&mut changes, "admin", &old.admin, &new.admin, true);
     fixed(&mut changes, "state", &old.state_directory, &new.state_directory, true);
-    fixed(&mut changes, "drain", &old.drain, &new.drain, false);
     fixed(&mut changes, "workers", &old.workers, &new.workers, true);
     changes
 }

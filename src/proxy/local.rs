@@ -2,7 +2,8 @@
 //! handles several times; counted in the plan itself, every one of them would be a write to memory that all workers
 //! share. So each worker counts for itself, and the plan only knows that the worker has it.
 
-use std::collections::HashMap;
+use std::cell::{OnceCell, RefCell};
+use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,17 +39,20 @@ impl<T> Deref for Own<T> {
     }
 }
 
-/// One plan, as this worker holds it.
+/// One plan, as this worker holds it. Handles on routes and upstreams are made when a request first needs them: to make
+/// ten thousand at once would be a pause.
 pub struct Local {
     plan: Arc<Plan>,
     /// By slot.
     listeners: Vec<Option<Listener>>,
+    upstreams: RefCell<HashMap<*const UpstreamPlan, Own<UpstreamPlan>>>,
+    pools: OnceCell<HashSet<usize>>,
 }
 
 struct Listener {
     plan: Own<ListenerPlan>,
     /// By the router's index.
-    routes: Vec<Route>,
+    routes: Box<[OnceCell<Route>]>,
 }
 
 /// A route and where it leads.
@@ -60,22 +64,12 @@ pub struct Route {
 
 impl Local {
     pub fn of(plan: Arc<Plan>) -> Rc<Local> {
-        let mut upstreams: HashMap<*const UpstreamPlan, Own<UpstreamPlan>> = HashMap::new();
-        let mut route = |plan: &Arc<RoutePlan>| {
-            let upstream = match &plan.action {
-                Action::Forward { upstream, .. } => {
-                    Some(upstreams.entry(Arc::as_ptr(upstream)).or_insert_with(|| Own::of(upstream)).clone())
-                }
-                Action::Redirect { .. } => None,
-            };
-            Route { plan: Own::of(plan), upstream }
-        };
-        let mut listener = |plan: &Arc<ListenerPlan>| Listener {
+        let listener = |plan: &Arc<ListenerPlan>| Listener {
             plan: Own::of(plan),
-            routes: plan.routes.iter().map(&mut route).collect(),
+            routes: plan.routes.iter().map(|_| OnceCell::new()).collect(),
         };
-        let listeners = plan.listeners.iter().map(|one| one.as_ref().map(&mut listener)).collect();
-        Rc::new(Local { plan, listeners })
+        let listeners = plan.listeners.iter().map(|one| one.as_ref().map(listener)).collect();
+        Rc::new(Local { plan, listeners, upstreams: RefCell::default(), pools: OnceCell::new() })
     }
 
     pub fn is(&self, plan: &Arc<Plan>) -> bool {
@@ -88,7 +82,26 @@ impl Local {
 
     /// The route with the router's index.
     pub fn route(&self, slot: usize, index: usize) -> Option<&Route> {
-        self.listeners.get(slot)?.as_ref()?.routes.get(index)
+        let listener = self.listeners.get(slot)?.as_ref()?;
+        let plan = listener.plan.routes.get(index)?;
+        Some(listener.routes.get(index)?.get_or_init(|| self.own_route(plan)))
+    }
+
+    /// Whether an endpoint of the plan has its pool in this slot.
+    pub fn has_pool(&self, slot: usize) -> bool {
+        let endpoints = || self.plan.upstreams.iter().flat_map(|upstream| &upstream.endpoints);
+        self.pools.get_or_init(|| endpoints().map(|endpoint| endpoint.pool_slot).collect()).contains(&slot)
+    }
+
+    #[cold]
+    fn own_route(&self, plan: &Arc<RoutePlan>) -> Route {
+        let upstream = match &plan.action {
+            Action::Forward { upstream, .. } => Some(upstream),
+            Action::Redirect { .. } => None,
+        };
+        let mut upstreams = self.upstreams.borrow_mut();
+        let mut own = |upstream| upstreams.entry(Arc::as_ptr(upstream)).or_insert_with(|| Own::of(upstream)).clone();
+        Route { plan: Own::of(plan), upstream: upstream.map(&mut own) }
     }
 }
 

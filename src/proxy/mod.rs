@@ -199,13 +199,10 @@ impl Proxy {
 
     /// Closes the pools that no plan names any more; requests under way keep theirs to their end.
     fn sweep(&self) {
-        let plan = self.plan();
-        let named = |slot: usize| {
-            plan.upstreams.iter().flat_map(|upstream| &upstream.endpoints).any(|endpoint| endpoint.pool_slot == slot)
-        };
+        let plan = self.local();
         for (slot, entry) in self.pools.borrow_mut().iter_mut().enumerate() {
             match entry {
-                Some(pool) if !named(slot) => {
+                Some(pool) if !plan.has_pool(slot) => {
                     pool.close_idle();
                     *entry = None;
                 }

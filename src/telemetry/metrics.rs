@@ -130,12 +130,26 @@ impl WorkerShard {
     }
 }
 
+/// Entries by name.
+#[derive(Debug)]
+struct Named<T> {
+    by_name: BTreeMap<String, Arc<T>>,
+    /// So many entries before those that no plan holds are looked for: adopting many costs as many steps.
+    sweep_at: usize,
+}
+
+impl<T> Default for Named<T> {
+    fn default() -> Self {
+        Named { by_name: BTreeMap::new(), sweep_at: NAMES_MAX }
+    }
+}
+
 /// All metrics by name, and the shards of the process.
 #[derive(Debug)]
 pub(super) struct Registry {
     pub workers: Box<[WorkerShard]>,
-    routes: Mutex<BTreeMap<String, Arc<RouteMetrics>>>,
-    upstreams: Mutex<BTreeMap<String, Arc<UpstreamMetrics>>>,
+    routes: Mutex<Named<RouteMetrics>>,
+    upstreams: Mutex<Named<UpstreamMetrics>>,
 }
 
 impl Registry {
@@ -155,12 +169,12 @@ impl Registry {
 
     /// By name.
     pub fn routes(&self) -> Vec<Arc<RouteMetrics>> {
-        lock(&self.routes).values().cloned().collect()
+        lock(&self.routes).by_name.values().cloned().collect()
     }
 
     /// By name.
     pub fn upstreams(&self) -> Vec<Arc<UpstreamMetrics>> {
-        lock(&self.upstreams).values().cloned().collect()
+        lock(&self.upstreams).by_name.values().cloned().collect()
     }
 
     /// The sum of one counter over the workers.
@@ -170,17 +184,18 @@ impl Registry {
 }
 
 /// The living entry of this name, or a fresh one. Names come from the configuration, but a process may be given any
-/// number of configurations: beyond the limit those that no plan holds any more make room.
-fn adopt<T>(map: &Mutex<BTreeMap<String, Arc<T>>>, name: &str, make: impl Fn(&str) -> T) -> Arc<T> {
-    let mut map = lock(map);
-    if let Some(living) = map.get(name) {
+/// number of configurations: beyond the limit, or twice what plans hold, those that no plan holds any more make room.
+fn adopt<T>(named: &Mutex<Named<T>>, name: &str, make: impl Fn(&str) -> T) -> Arc<T> {
+    let mut named = lock(named);
+    if let Some(living) = named.by_name.get(name) {
         return living.clone();
     }
-    if map.len() >= NAMES_MAX {
-        map.retain(|_, entry| Arc::strong_count(entry) > 1);
+    if named.by_name.len() >= named.sweep_at {
+        named.by_name.retain(|_, entry| Arc::strong_count(entry) > 1);
+        named.sweep_at = NAMES_MAX.max(named.by_name.len() * 2);
     }
     let fresh = Arc::new(make(name));
-    map.insert(name.to_owned(), fresh.clone());
+    named.by_name.insert(name.to_owned(), fresh.clone());
     fresh
 }
 

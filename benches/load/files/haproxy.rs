@@ -25,6 +25,7 @@ pub fn haproxy(site: &Site, kind: Kind) -> String {
             " check observe layer7 error-limit 100 on-error mark-down inter 2s",
         ),
         Kind::Routes => ("", routes(site), "", ""),
+        Kind::Grpc => ("", String::new(), "", " proto h2"),
     };
     let folder = folder.display();
     format!(

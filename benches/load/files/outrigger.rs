@@ -21,9 +21,12 @@ pub fn outrigger(site: &Site, kind: Kind) -> String {
              routes: [{{ name: all, match: {{ path: \"/*\" }}, upstream: app, rate_limits: [per-client] }}]\n"
         ),
         Kind::Routes => [QUIET, &routes()].concat(),
+        Kind::Grpc => QUIET.to_owned(),
     };
+    let protocol = if kind == Kind::Grpc { "http2" } else { "auto" };
     format!(
-        "upstreams: {{ app: {{ endpoints: [\"http://127.0.0.1:{app}\"], pool: {{ idle_max: 512 }} }} }}\nworkers: 1\n\
+        "upstreams: {{ app: {{ endpoints: [\"http://127.0.0.1:{app}\"], protocol: {protocol}, pool: {{ idle_max: 512 }} }} }}\nworkers: 1\n\
+         drain: {{ delay: 0s, timeout: 1s }}\n\
          listeners:\n\
          - {{ name: plain, address: \"127.0.0.1:{plain}\", connections: {{ max: 20000 }} }}\n\
          - {{ name: tls, address: \"127.0.0.1:{tls}\", connections: {{ max: 20000 }}, tls: {{ certificates: [{{ certificate: {folder}/cert.pem, key: {folder}/key.pem }}] }} }}\n\

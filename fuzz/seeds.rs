@@ -1,0 +1,20 @@
+//! Writes the corpus of the differential tests as inputs of the fuzz targets: `rustc`, no crate; see scripts/fuzz.sh.
+
+#[path = "../tests/http1_differential/corpus.rs"]
+#[allow(dead_code)]
+mod corpus;
+
+use std::path::Path;
+use std::{fs, io};
+
+fn main() -> io::Result<()> {
+    for (target, messages) in [("http1_request", corpus::requests()), ("http1_response", corpus::responses())] {
+        let folder = Path::new("fuzz/seeds").join(target);
+        fs::create_dir_all(&folder)?;
+        // Every seventh is enough to begin with. In front: no options, no splits.
+        for (place, message) in messages.iter().filter(|message| message.len() < 1000).step_by(7).enumerate() {
+            fs::write(folder.join(place.to_string()), [&[0], message.as_slice()].concat())?;
+        }
+    }
+    Ok(())
+}
