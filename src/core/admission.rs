@@ -391,14 +391,6 @@ mod tests {
     }
 
     #[test]
-    fn priorities_are_known_by_their_words() {
-        let words = ["critical", "default", "batch", "sheddable"];
-        assert_eq!(Priority::ALL.map(Priority::label), words);
-        assert_eq!(words.map(Priority::parse), Priority::ALL.map(Some));
-        assert_eq!([Priority::parse(""), Priority::parse("Critical")], [None, None]);
-    }
-
-    #[test]
     fn a_learned_limit_is_obeyed_below_the_cap_and_only_where_it_is_enforced() {
         let (plain, now) = (params(50, 9), origin());
         let adaptive = gradient::Params { min: 2, max: 20 };

@@ -304,6 +304,7 @@ impl Limit {
             // What was done before the trouble began says nothing of what can be done in it.
             let (throughput, short) = (evidence.throughput(), evidence.short());
             self.shrunk = known.then_some(Shrunk { limit: from, throughput, short, settling });
+            self.stuck = Evidence::default();
             self.limit = to;
         }
     }
