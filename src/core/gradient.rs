@@ -6,8 +6,9 @@
 //! gradient when it does not. Ten things are different, each because a simulation failed without it:
 //! - It shrinks from what is in flight, not from a limit that nobody reached: an app that becomes ten times slower is
 //!   relieved within a window or two.
-//! - It takes a shrink back when the app then did less work (`THROUGHPUT_LOST`): the latency was the work's own, not a
-//!   queue's, and is learned as the new normal. So a change of the mix of requests does not starve an app.
+//! - Where high latency leaves it, it gets smaller for a while, to look: a queue is shorter then (Little's law), and work
+//!   that is slow by itself takes as long as before. That is learned as the new normal, so that a change of the mix of
+//!   requests does not starve an app; a queue never is, so that a lasting overload does not become normal.
 //! - Twenty milliseconds more are tolerated whatever the average is: for an app that answers in one, half a millisecond
 //!   is no queue.
 //! - It is kept near what is used: a limit far above it would let a queue grow in the app before the first slow answer.
@@ -15,11 +16,9 @@
 //!   themselves, the average of ten of them says little.
 //! - It is not judged before slow answers had the time to come, and there is no limit until then: as long as more are in
 //!   flight than the answers explain (Little's law), slow ones are still to come.
-//! - A limit at which high latency changes nothing is shrunk to see what comes of it. Work that became slow by itself
-//!   was held there for ever.
 //! - It does not shrink where no more than the minimum is in flight: a slow answer to a lone request is no queue.
 //! - It does not shrink below what was in flight at normal latency: a machine that is slow for a moment, with no more
-//!   to do than usual, is not overloaded by requests.
+//!   to do than usual, is not overloaded by requests. Only a look goes below it, by a fifth.
 //! - While latency is high the long-term average learns slowly, or a long overload would become normal.
 //!
 //! Waiting is not done here, and neither is counting: the caller says how many are in flight.
@@ -45,6 +44,8 @@ const WINDOW_SAMPLES: u32 = 10;
 const WINDOW_MAX: Duration = Duration::from_secs(1);
 /// The smallest factor of one shrink.
 const SHRINK_MIN: f64 = 0.5;
+/// … and the largest: what would be less of a change is none.
+const SHRINK_MAX: f64 = 0.9;
 /// Windows that the long-term average spans.
 const LONG_WINDOWS: f64 = 600.0;
 /// How many begin it, for at least how long, and for how many times the longest latency so far: what is slow by itself
@@ -63,12 +64,21 @@ const CONGESTED_WEIGHT: f64 = 0.02 / LONG_WINDOWS;
 const LOWEST_WEIGHT: f64 = 0.1;
 /// Room above the gradient, in requests: Gradient2's queue size.
 const QUEUE: f64 = 4.0;
-/// So many samples of high latency at a limit in use that does not move, and it is shrunk by so much to see what comes
-/// of it.
-const STUCK_EVIDENCE: u32 = 5 * EVIDENCE;
-/// … and so many seconds, because each such look costs places that were used.
-const STUCK_MIN: f64 = 1.0;
-const STUCK_SHRINK: f64 = 0.7;
+/// A limit in use that high latency leaves where it is gets so much smaller for a while, to see what comes of it: …
+const LOOK: f64 = 0.8;
+/// … when latency stays above this share of what it was, it is no queue's.
+const SAME_LATENCY: f64 = 0.9;
+/// … It is looked at until chance moves the comparison by no more than this, one standard error, and at so many answers
+/// at least.
+const LOOK_ERROR: f64 = 0.033;
+const LOOK_SAMPLES: f64 = 20.0;
+/// How many times what an answer takes it is until a change of the room has had its effect.
+const SETTLING: f64 = 2.0;
+/// Seconds of high latency until the next look at what was found to be a queue: twice as long each time.
+const PAUSE_MIN: f64 = 2.0;
+const PAUSE_MAX: f64 = 60.0;
+/// How the pause fades with each window of normal latency.
+const PAUSE_FADES: f64 = 0.97;
 /// The limit is at most this many times what was lately in flight, so that a sudden overload meets a limit that means
 /// something; but never less than this for that reason.
 const HEADROOM: f64 = 3.0;
@@ -82,13 +92,6 @@ const USUAL_FADES: f64 = 0.998;
 /// Latency up to this many times the average, or half of [`QUEUEING`] above it, lets a limit in use grow by a quarter at
 /// a time.
 const CALM: f64 = 1.2;
-/// A shrink after which the app does less than this share of its work is taken back.
-const THROUGHPUT_LOST: f64 = 0.75;
-/// … measured over windows of at least this many samples, because a few come in bursts,
-const EVIDENCE: u32 = 2 * WINDOW_SAMPLES;
-/// … at a latency that is the same within this factor.
-const SAME_LATENCY: f64 = 1.15;
-
 /// The limit of one upstream, and what it was learned from.
 #[derive(Clone, Debug)]
 pub struct Limit {
@@ -106,9 +109,10 @@ pub struct Limit {
     /// No latency was ever high: the limit doubles instead of growing by its root.
     starting: bool,
     window: Window,
-    shrunk: Option<Shrunk>,
-    /// What was seen at a limit in use that high latency left as it was.
-    stuck: Evidence,
+    look: Option<Look>,
+    /// Seconds of high latency until the next look, and how many they were when it was ordered.
+    look_in: f64,
+    pause: f64,
     /// The most in flight in the last windows of normal latency.
     peak: f64,
     /// What is usually in flight at normal latency, at most in each window.
@@ -119,41 +123,49 @@ pub struct Limit {
     short: f64,
 }
 
-/// What was before the last shrink.
-#[derive(Clone, Copy, Debug)]
-struct Shrunk {
-    limit: f64,
-    /// Samples per second.
-    throughput: f64,
-    short: f64,
-    /// The next window has answers of requests from before it.
-    settling: bool,
+/// Whether less room makes high latency lower. A queue gets shorter with those who may stand in it (Little's law); work
+/// that is slow by itself takes as long as before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Look {
+    from: f64,
+    before: Evidence,
+    /// With less room.
+    after: Option<Evidence>,
+    /// Seconds until the answers are of requests that came when there was as much room as now.
+    settling: f64,
 }
 
-/// What was done, of one window or more.
-#[derive(Clone, Copy, Debug, Default)]
+impl Look {
+    fn is_settled(&mut self, seconds: f64) -> bool {
+        self.settling -= seconds;
+        self.settling < 0.0
+    }
+}
+
+/// Answers of some windows: how many, and the sums of their seconds and of the squares of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Evidence {
-    samples: u32,
-    seconds: f64,
+    samples: f64,
     sum: f64,
+    squares: f64,
 }
 
 impl Evidence {
-    fn plus(&self, other: &Evidence) -> Evidence {
-        Evidence {
-            samples: self.samples + other.samples,
-            seconds: self.seconds + other.seconds,
-            sum: self.sum + other.sum,
-        }
+    fn add(&mut self, window: &Evidence) {
+        self.samples += window.samples;
+        self.sum += window.sum;
+        self.squares += window.squares;
     }
 
-    /// Samples per second.
-    fn throughput(&self) -> f64 {
-        f64::from(self.samples) / self.seconds.max(1e-6)
+    fn mean(&self) -> f64 {
+        self.sum / self.samples.max(1.0)
     }
 
-    fn short(&self) -> f64 {
-        self.sum / f64::from(self.samples)
+    /// Whether a comparison of this with as much again is more than chance.
+    fn is_enough(&self) -> bool {
+        let mean = self.mean();
+        let variance = (self.squares / self.samples.max(1.0) - mean * mean).max(0.0);
+        self.samples >= LOOK_SAMPLES && 2.0 * variance <= self.samples * (LOOK_ERROR * mean).powi(2)
     }
 }
 
@@ -181,8 +193,9 @@ impl Limit {
             begun: false,
             starting: true,
             window: Window::default(),
-            shrunk: None,
-            stuck: Evidence::default(),
+            look: None,
+            look_in: 0.0,
+            pause: 0.0,
             peak: 0.0,
             usual: 0.0,
             congested: false,
@@ -227,7 +240,11 @@ impl Limit {
 
     fn close(&mut self, window: &Window, seconds: f64, params: &Params) {
         let short = window.sum / f64::from(window.samples);
-        let throughput = f64::from(window.samples) / seconds.max(1e-6);
+        let answers = Evidence {
+            samples: f64::from(window.samples),
+            sum: window.sum,
+            squares: window.squares + self.long * (2.0 * window.sum - f64::from(window.samples) * self.long),
+        };
         self.short = short;
         // Little's law: answers a second times what they take is how many were in flight for them. When many more are
         // in flight, slow answers are still to come.
@@ -235,18 +252,13 @@ impl Limit {
         let more_to_come = window.in_flight_last as f64 > TOLERANCE * explained + QUEUE;
         let warm_up = self.warm_up(window, seconds, more_to_come);
         let chance = CHANCE * (self.variance / f64::from(window.samples)).sqrt();
-        let usual = TOLERANCE * self.long + chance;
-        let tolerated = usual.max(self.long + QUEUEING);
+        let tolerated = (TOLERANCE * self.long + chance).max(self.long + QUEUEING);
         let gradient = if self.long > 0.0 { (tolerated / short).min(1.0) } else { 1.0 };
         let congested = gradient < 1.0 && !warm_up;
-        // Too short a queue to be answered, and still no latency to get used to.
-        let queueing = self.long > 0.0 && short > usual && !warm_up;
+        // Too short a queue to be answered, and still no latency to get used to: a lasting overload would become normal.
+        let queueing = self.long > 0.0 && short > CALM * self.long + chance && !warm_up;
         let used = window.in_flight_max as f64;
-        // What is usual fades a little between two shrinks to it. Where the answers explain more than is in flight, they
-        // are those of a queue that has gone.
-        let lowest = used <= self.limit
-            && self.limit <= (params.min.max(1) as f64).max(self.usual + 1.0)
-            && explained <= used + QUEUE;
+        let lowest = self.limit < params.min.max(1) as f64 + 1.0 && used <= self.limit && self.look.is_none();
         let weight = match (warm_up, queueing, lowest && congested) {
             (true, ..) => 1.0 / f64::from(self.windows),
             (false, false, _) => 1.0 / LONG_WINDOWS,
@@ -254,25 +266,18 @@ impl Limit {
             (false, true, false) => CONGESTED_WEIGHT,
         };
         self.learn(short, window.squares / f64::from(window.samples), weight, chance);
-        let settling = window.in_flight_last as f64 > self.limit
-            || self.shrunk.as_mut().is_some_and(|shrunk| std::mem::take(&mut shrunk.settling));
-        if congested && settling {
-            // The last shrink has not taken effect yet: a second one would answer the same queue twice.
-        } else if let Some(before) = self.shrunk.take()
-            && throughput < THROUGHPUT_LOST * before.throughput
-            && (before.short / SAME_LATENCY..before.short * SAME_LATENCY).contains(&short)
-        {
-            // Less room, less work, and no faster: the latency is not a queue's.
-            self.limit = before.limit;
-            self.long = short.min(before.short);
-        } else if congested {
-            self.shrink(window, gradient, seconds, params);
-        } else {
-            self.stuck = Evidence::default();
+        if !congested {
+            self.calm_down(short);
             self.grow(used, short, warm_up || !more_to_come);
+        } else if window.in_flight_last as f64 > self.limit {
+            // The last shrink has not taken effect yet: a second one would answer the same queue twice.
+        } else if self.look.is_some_and(|look| look.after.is_some()) {
+            self.look_after(&answers, seconds);
+        } else {
+            self.shrink(used, gradient, &answers, seconds, params);
         }
         if queueing {
-            self.usual *= USUAL_FADES;
+            self.usual *= if self.look.is_none() { USUAL_FADES } else { 1.0 };
         } else {
             self.usual += (used - self.usual) / USUAL_WINDOWS.min(f64::from(self.windows));
         }
@@ -281,31 +286,63 @@ impl Limit {
     }
 
     /// After a window of high latency.
-    fn shrink(&mut self, window: &Window, gradient: f64, seconds: f64, params: &Params) {
+    fn shrink(&mut self, used: f64, gradient: f64, answers: &Evidence, seconds: f64, params: &Params) {
         self.starting = false;
-        let used = window.in_flight_max as f64;
+        self.look_in -= seconds;
         let from = self.limit.min(used);
         // What it took at normal latency is no queue now: all that is slow may be this machine.
-        let mut to = (from * gradient.max(SHRINK_MIN) + QUEUE).max(self.usual);
-        let mut evidence = Evidence { samples: window.samples, seconds, sum: window.sum };
-        let mut known = self.congested && window.samples >= EVIDENCE;
-        let mut settling = false;
-        if to >= self.limit && used >= self.limit.floor() {
-            // All that is used is room for a queue, or the work is slow by itself: less room tells, or both would stay.
-            self.stuck = self.stuck.plus(&evidence);
-            if self.stuck.samples >= STUCK_EVIDENCE && self.stuck.seconds >= STUCK_MIN {
-                evidence = std::mem::take(&mut self.stuck);
-                (known, settling) = (true, true);
-                to = (from * gradient.min(STUCK_SHRINK)).max(self.usual);
+        let to = (from * gradient.max(SHRINK_MIN) + QUEUE).max(self.usual);
+        // Where no more than the minimum was in flight, there is no queue that a limit could make shorter.
+        let min = params.min.max(1) as f64;
+        if used <= min {
+            self.look = None;
+            return;
+        }
+        if to <= (SHRINK_MAX * self.limit).min(self.limit - 1.0) {
+            self.limit = to;
+            self.look = None;
+        } else if used >= self.limit.floor() && self.look_in <= 0.0 {
+            // All that is used is room for a queue, or the work is slow by itself: less room tells.
+            let settling = SETTLING * answers.mean();
+            let look = self.look.get_or_insert(Look { from: self.limit, settling, ..Look::default() });
+            if look.is_settled(seconds) {
+                look.before.add(answers);
+            }
+            if look.before.is_enough() {
+                (look.after, look.settling) = (Some(Evidence::default()), SETTLING * look.before.mean());
+                self.limit = (self.limit * LOOK).max(min);
             }
         }
-        // Where no more than the minimum was in flight, there is no queue that a limit could make shorter.
-        if to < self.limit && used > params.min as f64 {
-            // What was done before the trouble began says nothing of what can be done in it.
-            let (throughput, short) = (evidence.throughput(), evidence.short());
-            self.shrunk = known.then_some(Shrunk { limit: from, throughput, short, settling });
-            self.stuck = Evidence::default();
-            self.limit = to;
+    }
+
+    /// A window with less room.
+    fn look_after(&mut self, answers: &Evidence, seconds: f64) {
+        let Some(look) = &mut self.look else { return };
+        let settled = look.is_settled(seconds);
+        let Some(after) = look.after.as_mut().filter(|_| settled) else { return };
+        after.add(answers);
+        if after.is_enough() {
+            self.limit = look.from;
+            if after.mean() > SAME_LATENCY * look.before.mean() {
+                self.long = after.mean().min(look.before.mean());
+                self.pause = 0.0;
+            } else {
+                self.pause = (2.0 * self.pause).clamp(PAUSE_MIN, PAUSE_MAX);
+            }
+            self.look_in = self.pause;
+            self.look = None;
+        }
+    }
+
+    /// Latency is normal, and there is nothing to look at; when it became so with less room, it was a queue's.
+    fn calm_down(&mut self, short: f64) {
+        self.pause *= PAUSE_FADES;
+        let Some(look) = self.look.take().filter(|look| look.after.is_some()) else { return };
+        if short <= SAME_LATENCY * look.before.mean() {
+            self.pause = (2.0 * self.pause).clamp(PAUSE_MIN, PAUSE_MAX);
+            self.look_in = self.pause;
+        } else {
+            self.limit = look.from;
         }
     }
 
@@ -389,7 +426,7 @@ mod tests {
         };
         let (few, soon, later) = (serve(64, 5.0), serve(512, 0.5), serve(512, 60.0));
         assert!(few < 200, "{few}");
-        assert!(soon + ROOM >= 512, "{soon}");
+        assert!(soon + ROOM >= 460, "{soon}");
         // The app is still kept from a queue of its own: at most the tolerated milliseconds above what is usual, and less
         // for a moment now and then, to see whether it is a queue.
         assert!((180..=280).contains(&later), "{later}");
@@ -409,6 +446,8 @@ mod tests {
         service: f64,
         /// Of requests that are slow by themselves: how many, and how many times slower.
         slow: (f64, f64),
+        /// Single requests vary as exponentially as arrivals do.
+        varies: bool,
         params: Params,
         limit: Limit,
         start: Instant,
@@ -425,6 +464,7 @@ mod tests {
                 well: 0,
                 service: 0.0,
                 slow: (0.0, 1.0),
+                varies: false,
                 params: PARAMS,
                 limit: Limit::new(&PARAMS),
                 start: origin(),
@@ -457,7 +497,8 @@ mod tests {
         fn begin(&mut self, now: f64, came: f64) {
             let free = self.free.pop_front().expect("an app has workers");
             let slow = if self.random.unit() < self.slow.0 { self.slow.1 } else { 1.0 };
-            let ends = free.max(now) + self.service * slow;
+            let varied = if self.varies { -(1.0 - self.random.unit()).ln() } else { 1.0 };
+            let ends = free.max(now) + self.service * slow * varied;
             self.free.insert(self.free.partition_point(|free| *free <= ends), ends);
             let place = self.in_flight.partition_point(|(end, ..)| *end <= ends);
             self.in_flight.insert(place, (ends, now, came));
@@ -700,19 +741,15 @@ mod tests {
         let near = |(long, variance): (f64, f64), weight: f64| {
             assert!((long - weight).abs() < 1e-9 && (variance - weight).abs() < 1e-9, "{long} {variance} {weight}");
         };
-        near(learned(settled(100.0), &window(0.1875, 64)), 1.0 / 600.0);
+        near(learned(settled(100.0), &window(0.15, 64)), 1.0 / 600.0);
+        near(learned(settled(100.0), &window(0.151, 64)), 0.02 / 600.0);
         near(learned(settled(100.0), &window(0.25, 64)), 0.02 / 600.0);
         near(learned(settled(1.0), &window(0.25, 1)), 0.1);
         near(learned(settled(1.0), &window(0.25, 2)), 0.02 / 600.0);
         near(learned(settled(2.0), &window(0.25, 1)), 0.02 / 600.0);
-        // What was usual is no queue either.
-        let usual = |usual: f64| Limit { usual, ..settled(60.0) };
-        near(learned(usual(59.0), &window(0.25, 60)), 0.1);
-        near(learned(usual(58.9), &window(0.25, 60)), 0.02 / 600.0);
-        near(learned(usual(59.0), &window(0.25, 61)), 0.02 / 600.0);
-        // Sixteen answers of half a second in one are of eight in flight: with three now, a queue has gone.
-        near(learned(usual(59.0), &window(0.5, 4)), 0.1);
-        near(learned(usual(59.0), &window(0.5, 3)), 0.02 / 600.0);
+        // Nor from what is tolerated, at the lowest limit or while a look is taken.
+        near(learned(Limit { usual: 60.0, ..settled(60.0) }, &window(0.25, 60)), 0.02 / 600.0);
+        near(learned(Limit { look: Some(Look::default()), ..settled(1.0) }, &window(0.25, 1)), 0.02 / 600.0);
     }
 
     #[test]
@@ -735,81 +772,76 @@ mod tests {
         assert_eq!([usual(1000, 60), usual(29, 60), usual(13, 58)], [31.0, 31.0, 32.0]);
     }
 
-    /// The second window of high latency shrinks the limit and remembers what was before; the third one judges.
-    #[test]
-    fn a_shrink_that_only_costs_work_is_taken_back() {
-        let high = |samples: u32, short: f64, used: usize| Window {
-            samples,
-            sum: f64::from(samples) * short,
-            squares: 0.0,
-            ..window(short, used)
-        };
-        let second = || Limit { congested: true, ..settled(64.0) };
-        let shrunk = after(second(), &high(20, 0.25, 64));
-        let before = shrunk.shrunk.unwrap();
-        assert_eq!((shrunk.limit, before.limit, before.throughput, before.short), (52.0, 64.0, 20.0, 0.25));
-        // Too few answers are no evidence, and neither is what was done before the trouble began.
-        assert!(after(second(), &high(19, 0.25, 64)).shrunk.is_none());
-        assert!(after(settled(64.0), &high(20, 0.25, 64)).shrunk.is_none());
-        // Half of eight and four are eight: that is no shrink.
-        assert!(after(Limit { congested: true, ..settled(8.0) }, &high(20, 0.375, 8)).shrunk.is_none());
-
-        let shrunk = || Limit {
-            congested: true,
-            shrunk: Some(Shrunk { limit: 64.0, throughput: 32.0, short: 0.25, settling: false }),
-            ..settled(52.0)
-        };
-        let taken_back = |samples, short, used| {
-            let limit = after(shrunk(), &high(samples, short, used));
-            (limit.limit == 64.0).then_some(limit.long)
-        };
-        assert_eq!(taken_back(23, 0.25, 52), Some(0.25));
-        assert_eq!(taken_back(24, 0.25, 52), None, "as much work");
-        assert_eq!(taken_back(23, 0.24, 52), Some(0.24), "the smaller of both");
-        assert_eq!(taken_back(23, 0.28, 52), Some(0.25));
-        assert_eq!([taken_back(23, 0.29, 52), taken_back(23, 0.21, 52)], [None, None], "another latency");
-        assert_eq!(taken_back(23, 0.25, 53), None, "it has not taken effect");
-        assert!(after(shrunk(), &high(23, 0.25, 53)).shrunk.is_some(), "and is judged later");
-        assert!(after(shrunk(), &high(23, 0.25, 52)).shrunk.is_none(), "once");
-        assert!(after(shrunk(), &high(23, 0.125, 52)).limit > 52.0, "it is over");
+    /// At 0.25 s the gradient is three quarters: of sixteen that and four more are sixteen, and nothing would ever change.
+    fn stuck() -> Limit {
+        Limit { congested: true, ..settled(16.0) }
     }
 
-    /// At 0.25 s the gradient is three quarters: of sixteen that and four more are sixteen, and nothing would ever change.
+    /// Ten answers in half a second, again and again.
+    fn tens(mut limit: Limit, times: u32, short: f64, used: usize) -> Limit {
+        let squares = 10.0 * (short - limit.long).powi(2);
+        for _ in 0..times {
+            limit.close(&Window { samples: 10, sum: 10.0 * short, squares, ..window(short, used) }, 0.5, &WIDE);
+        }
+        limit
+    }
+
     #[test]
-    fn a_limit_at_which_nothing_changes_is_shrunk_to_see_what_comes_of_it() {
-        let high = |samples: u32, used: usize| Window { samples, sum: f64::from(samples) * 0.25, ..window(0.25, used) };
-        let close = |limit: &mut Limit, window: &Window, seconds: f64| limit.close(window, seconds, &WIDE);
-        let stuck = || {
-            let mut limit = settled(16.0);
-            close(&mut limit, &high(60, 16), 1.0);
-            close(&mut limit, &high(39, 16), 0.5);
-            assert_eq!((limit.limit, limit.shrunk.is_none()), (16.0, true));
-            limit
-        };
-        let mut limit = stuck();
-        close(&mut limit, &high(1, 16), 0.5);
-        let before = limit.shrunk.unwrap();
-        assert_eq!((limit.limit, before.limit, before.throughput, before.short), (16.0 * 0.7, 16.0, 50.0, 0.25));
-        // The next window has answers from before it. The one after it tells.
-        close(&mut limit, &high(12, 11), 1.0);
-        assert_eq!(limit.limit, 16.0 * 0.7);
-        let mut queue = limit.clone();
-        close(&mut limit, &high(18, 11), 0.5);
-        assert_eq!((limit.limit, limit.long), (16.0, 0.25), "it is slow by itself");
-        close(&mut queue, &high(19, 11), 0.5);
-        assert!(queue.limit < 12.0 && queue.long < 0.126, "as much work with less room: a queue");
-        // Normal latency between is a new beginning; and what is usual is kept.
-        let mut limit = stuck();
-        close(&mut limit, &window(0.125, 8), 1.0);
-        limit.limit = 16.0;
-        close(&mut limit, &high(99, 16), 1.0);
-        assert!(limit.limit == 16.0 && limit.shrunk.is_none());
-        let mut usual = Limit { usual: 16.0, ..stuck() };
-        close(&mut usual, &high(1, 16), 1.0);
-        assert_eq!(usual.limit, 16.0);
-        // A limit that is not reached is no cause of anything.
-        assert_eq!(after(settled(13.0), &high(100, 12)).limit, 13.0);
-        assert_eq!(after(settled(13.0), &high(100, 13)).limit, 13.0 * 0.7);
+    fn less_room_tells_a_queue_from_work_that_is_slow_by_itself() {
+        // Twice the latency goes by before it counts, then two windows are enough: they vary by nothing.
+        let before = tens(stuck(), 2, 0.25, 16);
+        assert_eq!((before.limit, before.look.unwrap().before.samples), (16.0, 10.0));
+        let looking = tens(before, 1, 0.25, 16);
+        assert_eq!((looking.limit, looking.look.unwrap().after), (16.0 * LOOK, Some(Evidence::default())));
+        let nearly = tens(looking.clone(), 2, 0.25, 12);
+        assert_eq!((nearly.limit, nearly.look.unwrap().after.unwrap().samples), (16.0 * LOOK, 10.0));
+        let slow = tens(nearly, 1, 0.25, 12);
+        assert_eq!((slow.limit, slow.long, slow.look_in, slow.look.is_none()), (16.0, 0.25, 0.0, true));
+        let queue = tens(looking.clone(), 3, 0.225, 12);
+        assert!((queue.limit, queue.look_in, queue.look.is_none()) == (16.0, 2.0, true) && queue.long < 0.126);
+        assert!(tens(looking, 3, 0.226, 12).long > 0.2, "nine tenths are the same");
+        // A queue is looked at again after two seconds of it, then after four, and so on up to a minute.
+        let again = |limit: &Limit| tens(tens(limit.clone(), 3, 0.25, 16), 3, 0.2, 12);
+        let waits = tens(queue.clone(), 3, 0.25, 16);
+        assert!(waits.look.is_none() && waits.look_in == 0.5 && waits.limit == 16.0);
+        let second = again(&waits);
+        assert_eq!((second.pause, second.look_in, second.limit), (4.0, 4.0, 16.0));
+        let last = again(&Limit { look_in: 0.0, pause: 40.0, ..second });
+        assert_eq!(last.pause, PAUSE_MAX);
+    }
+
+    #[test]
+    fn a_look_ends_with_normal_latency_and_begins_anew_with_another_limit() {
+        let looking = tens(stuck(), 3, 0.25, 16);
+        let queue = tens(looking.clone(), 1, 0.125, 12);
+        assert!(queue.look.is_none() && (queue.pause, queue.look_in) == (PAUSE_MIN, PAUSE_MIN) && queue.limit < 20.0);
+        // Tolerated meanwhile, and no quicker: it says nothing.
+        let tolerant = Limit { variance: 1.0, ..looking.clone() };
+        let nothing = tens(tolerant, 1, 0.25, 1);
+        assert!(nothing.look.is_none() && (nothing.limit, nothing.pause) == (16.0, 0.0));
+        // While there is a look, no other shrink answers the same latency; before there is less room, one does.
+        assert_eq!(tens(looking, 1, 0.9, 12).limit, 16.0 * LOOK);
+        let worse = tens(tens(stuck(), 2, 0.25, 16), 1, 0.5, 16);
+        assert!(worse.limit == 12.0 && worse.look.is_none());
+        // Nothing is looked at where a limit is not reached, or nothing can be taken away.
+        assert!(tens(stuck(), 3, 0.25, 15).look.is_none());
+        assert!(tens(Limit { limit: 1.0, ..stuck() }, 3, 0.25, 1).look.is_none());
+        // A change of less than a tenth is none.
+        assert_eq!(after(Limit { usual: 90.5, ..settled(100.0) }, &window(0.25, 100)).limit, 100.0);
+        assert_eq!(after(Limit { usual: 90.0, ..settled(100.0) }, &window(0.25, 100)).limit, 90.0);
+    }
+
+    /// Of answers that vary as much as they take, 1,837 say as much as twenty that do not vary.
+    #[test]
+    fn what_varies_is_looked_at_for_longer() {
+        let evidence = |samples: f64, squares: f64| Evidence { samples, sum: samples, squares: samples * squares };
+        assert_eq!([19.0, 20.0].map(|samples| evidence(samples, 1.0).is_enough()), [false, true]);
+        assert_eq!([1_836.0, 1_837.0].map(|samples| evidence(samples, 2.0).is_enough()), [false, true]);
+        // The window's squares are about the average: what is added is about nothing.
+        let mut limit = Limit { look: Some(Look { from: 16.0, ..Look::default() }), ..stuck() };
+        let (sum, squares) = (4.0 * 0.125 + 4.0 * 0.375, 4.0 * 0.25 * 0.25);
+        limit.close(&Window { samples: 8, sum, squares, ..window(0.25, 16) }, 0.5, &WIDE);
+        assert_eq!(limit.look.unwrap().before, Evidence { samples: 8.0, sum: 2.0, squares: 0.625 });
     }
 
     /// Every hundredth seed is a long one of a large app; the others are short and small, so that there can be many.
@@ -929,6 +961,24 @@ mod tests {
                 let well = well + app.in_flight.len() as u32;
                 assert!(refused * 100 <= arrived && well * 100 >= arrived * 99, "seed {seed}: {refused} of {arrived}");
             }
+        }
+    }
+
+    /// For minutes there is more to do than the app can: what was learned before holds, and nobody waits long in the app.
+    #[test]
+    fn a_lasting_overload_does_not_become_normal() {
+        for seed in 0..12 {
+            let mut random = Random::new(seed);
+            let workers = 5 + random.below(20) as usize;
+            let capacity = workers as f64 / 0.02;
+            let mut app = App::new(seed, workers);
+            app.varies = random.pick(&[true, false]);
+            app.run(0.0, 20.0, 0.7 * capacity, 0.02);
+            app.run(20.0, 120.0, (1.2 + random.unit()) * capacity, 0.02);
+            let (_, well, _) = app.run(120.0, 140.0, 2.0 * capacity, 0.02);
+            assert!(f64::from(well) >= 0.95 * 20.0 * capacity, "seed {seed}: {well} of {}", 20.0 * capacity);
+            let [now, usual] = [app.limit.latency(), app.limit.latency_long()].map(|latency| latency.as_secs_f64());
+            assert!(now < 0.15 && usual < 0.075, "seed {seed}, {workers} workers: {now} s, usually {usual} s");
         }
     }
 
