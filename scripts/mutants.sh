@@ -7,6 +7,7 @@
 #   scripts/mutants.sh breaker budget    these files of src/core
 #   MUTANTS_LIST=1 scripts/mutants.sh    only counts them
 #   MUTANTS_MORE=--iterate scripts/mutants.sh breaker    only those that were missed the last time
+#   MUTANTS_TESTS="--skip overload --skip mix" scripts/mutants.sh gradient    without these tests
 #
 # Needs `cargo install cargo-mutants --locked`. Writes to target/mutants/, one folder a file, and prints a table.
 set -eu
@@ -46,7 +47,7 @@ for file in $files; do
     mkdir -p "$out"
     # 2 and 3 mean that some were missed or took too long: the table says so.
     cargo mutants --in-place --baseline skip --timeout 30 ${MUTANTS_MORE:-} --no-shuffle --colors never --output "$out" \
-        -f "src/core/$file.rs" -f "src/core/$file/*.rs" -e '**/tests.rs' -- --lib "core::$file" || [ $? -le 3 ]
+        -f "src/core/$file.rs" -f "src/core/$file/*.rs" -e '**/tests.rs' -- --lib "core::$file" -- ${MUTANTS_TESTS:-} || [ $? -le 3 ]
     found=$out/mutants.out
     late=$(lines "$found/timeout.txt")
     caught=$(($(lines "$found/caught.txt") + late))

@@ -14,6 +14,7 @@ mod plain_app;
 #[path = "../ports.rs"]
 mod ports;
 mod request;
+mod valgrind;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -50,42 +51,14 @@ fn child(asked: &str) -> ExitCode {
 
 fn instructions_each(name: &str) -> f64 {
     let program = std::env::current_exe().expect("our own path");
+    let folder = tempfile::tempdir().expect("a scratch directory");
     let [few, many] = RUNS.map(|runs| {
-        let out = INSTRUCTIONS
-            .command()
-            .arg(&program)
-            .env(CHILD, format!("{name}={runs}"))
-            .output()
-            .expect("valgrind starts");
-        INSTRUCTIONS.count(&String::from_utf8_lossy(&out.stderr))
+        let mut command = valgrind::command(folder.path());
+        let out = command.arg(&program).env(CHILD, format!("{name}={runs}")).output().expect("valgrind starts");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        valgrind::counts(folder.path()).instructions
     });
     (many - few) / (RUNS[1] - RUNS[0]) as f64
-}
-
-/// What valgrind counts, and how it says so at the end.
-pub struct Tool {
-    arguments: &'static [&'static str],
-    mark: &'static str,
-}
-
-pub const INSTRUCTIONS: Tool =
-    Tool { arguments: &["--tool=callgrind", "--callgrind-out-file=/dev/null"], mark: "Collected : " };
-pub const ALLOCATIONS: Tool =
-    Tool { arguments: &["--tool=memcheck", "--leak-check=no", "--undef-value-errors=no"], mark: "total heap usage: " };
-
-impl Tool {
-    /// `valgrind` with nothing but the count.
-    pub fn command(&self) -> Command {
-        let mut command = Command::new("valgrind");
-        command.args(self.arguments);
-        command
-    }
-
-    pub fn count(&self, said: &str) -> f64 {
-        let count =
-            said.lines().find_map(|line| Some(line.split_once(self.mark)?.1.split(' ').next()?.replace(',', "")));
-        count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no count from valgrind:\n{said}"))
-    }
 }
 
 fn judge(counted: &[(String, f64)], all: bool) -> ExitCode {

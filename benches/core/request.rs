@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::plain_app::{BODY, app};
 use super::ports::free_port;
-use super::{ALLOCATIONS, INSTRUCTIONS, Tool};
+use super::valgrind::{self, Counts};
 
 const REQUESTS: [u64; 2] = [1_024, 5_120];
 const CONNECTIONS: [u64; 2] = [64, 1];
@@ -31,27 +31,32 @@ const ALL: [Through; 4] = [Through::Bare, Through::Defaults, Through::Policies, 
 
 /// Each that is wanted and can be counted. What is not there or does not run under valgrind is left out.
 pub fn counted(wanted: &dyn Fn(&str) -> bool) -> Vec<(String, f64)> {
-    let mut counted = Vec::new();
-    for (tool, connections, how) in [
-        (&INSTRUCTIONS, CONNECTIONS[0], "request"),
-        (&INSTRUCTIONS, CONNECTIONS[1], "request alone"),
-        (&ALLOCATIONS, CONNECTIONS[0], "allocations"),
-        (&ALLOCATIONS, CONNECTIONS[1], "allocations alone"),
-    ] {
+    let (mut instructions, mut allocations) = (Vec::new(), Vec::new());
+    for (connections, how) in CONNECTIONS.into_iter().zip(["", " alone"]) {
         for through in ALL {
-            let name = format!("{how}, {}", through.name());
-            if wanted(&name) {
-                counted.extend(each(tool, through, connections).map(|count| (name, count)));
+            let names = [format!("request{how}, {}", through.name()), format!("allocations{how}, {}", through.name())];
+            if !names.iter().any(|name| wanted(name)) {
+                continue;
+            }
+            let [request, allocation] = names;
+            if let Some(each) = each(through, connections) {
+                instructions.push((request, each.instructions));
+                allocations.push((allocation, each.allocations));
             }
         }
     }
-    counted
+    instructions.append(&mut allocations);
+    instructions
 }
 
-fn each(tool: &Tool, through: Through, connections: u64) -> Option<f64> {
+fn each(through: Through, connections: u64) -> Option<Counts> {
     let app = app();
-    let [few, many] = REQUESTS.map(|requests| through.run(tool, app, connections, requests));
-    Some((many? - few?) / (REQUESTS[1] - REQUESTS[0]) as f64)
+    let [few, many] = REQUESTS.map(|requests| through.run(app, connections, requests));
+    let (few, many, requests) = (few?, many?, (REQUESTS[1] - REQUESTS[0]) as f64);
+    Some(Counts {
+        instructions: (many.instructions - few.instructions) / requests,
+        allocations: (many.allocations - few.allocations) / requests,
+    })
 }
 
 impl Through {
@@ -64,15 +69,14 @@ impl Through {
         }
     }
 
-    fn run(self, tool: &Tool, app: u16, connections: u64, requests: u64) -> Option<f64> {
+    fn run(self, app: u16, connections: u64, requests: u64) -> Option<Counts> {
         let folder = tempfile::tempdir().expect("a scratch directory");
         let port = free_port();
         let command = match self {
             Through::Bare | Through::Defaults | Through::Policies => self.outrigger(folder.path(), app, port),
             Through::Nginx => nginx(folder.path(), app, port)?,
         };
-        let mut child = tool
-            .command()
+        let mut child = valgrind::command(folder.path())
             .args(command)
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(folder.path().join("said")).expect("a file"))
@@ -80,11 +84,11 @@ impl Through {
             .expect("valgrind starts");
         let asked = ask(&mut child, port, connections, requests);
         stop(&mut child);
-        let said = std::fs::read_to_string(folder.path().join("said")).unwrap_or_default();
         if asked.is_none() {
+            let said = std::fs::read_to_string(folder.path().join("said")).unwrap_or_default();
             eprintln!("not counted: the requests were not answered under valgrind\n{said}");
         }
-        asked.map(|()| tool.count(&said))
+        asked.map(|()| valgrind::counts(folder.path()))
     }
 
     fn outrigger(self, folder: &Path, app: u16, port: u16) -> Vec<String> {

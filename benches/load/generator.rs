@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::LocalSet;
 
 use super::client::{Client, Target, ask_http2, http2};
+use super::grpc;
 use super::scenario::{Scenario, Wire};
 use super::websocket::Talk;
 
@@ -111,7 +112,11 @@ async fn streams(target: Target, scenario: Scenario, until: Instant, total: Rc<R
             let (mut sender, total) = (sender.clone(), total.clone());
             local.spawn_local(async move {
                 while Instant::now() < until {
-                    let answer = ask_http2(&mut sender, scheme, scenario.path).await;
+                    let answer = if scenario.wire == Wire::Grpc {
+                        grpc::call(&mut sender, scheme, scenario.path).await
+                    } else {
+                        ask_http2(&mut sender, scheme, scenario.path).await
+                    };
                     if !total.borrow_mut().note(answer) {
                         return;
                     }

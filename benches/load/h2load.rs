@@ -13,14 +13,14 @@ pub fn is_installed() -> bool {
 }
 
 pub fn can(scenario: &Scenario) -> bool {
-    !scenario.new_connection && scenario.upload == 0 && scenario.wire != Wire::WebSocket
+    !scenario.new_connection && scenario.upload == 0 && !matches!(scenario.wire, Wire::WebSocket | Wire::Grpc)
 }
 
 /// None when it cannot say how many requests went well.
 pub fn saturate(load: &Load<'_>) -> Option<Closed> {
     let Scenario { connections, streams, path, wire, .. } = load.scenario;
     let scheme = match wire {
-        Wire::Plain | Wire::H2c | Wire::WebSocket => "http",
+        Wire::Plain | Wire::H2c | Wire::WebSocket | Wire::Grpc => "http",
         Wire::Tls | Wire::H2Tls => "https",
     };
     let out = Command::new("h2load")

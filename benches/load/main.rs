@@ -19,6 +19,7 @@ mod client;
 mod figures;
 mod files;
 mod generator;
+mod grpc;
 mod h2load;
 mod peers;
 #[path = "../ports.rs"]
@@ -43,6 +44,8 @@ use scenario::{Kind, Scenario};
 const STARTS: usize = 5;
 /// Idle TLS connections: the clients' side of one costs us more than the proxy's.
 const TLS_IDLE_MAX: usize = 2_000;
+/// Allocators give back what has been free for a while.
+const GIVEN_BACK: Duration = Duration::from_secs(15);
 /// Open files: both ends of an idle connection are on this machine, one of them in a proxy.
 const OPEN_FILES: u64 = 40_000;
 
@@ -102,7 +105,7 @@ fn main() {
         wanted("BENCH_PEERS", program) && settings.scenarios.iter().any(|scenario| scenario.kinds.contains(&kind))
     };
     let mut running: Vec<(Peer, Figures)> = Vec::new();
-    for mut peer in peers::found(scratch.path(), app, &asked) {
+    for mut peer in peers::found(scratch.path(), peers::Apps { http1: app, grpc: grpc::start() }, &asked) {
         let figures = at_rest(&mut peer, &runtime, &settings);
         running.push((peer, figures));
     }
@@ -113,7 +116,7 @@ fn main() {
             eprintln!("round {} of {}: {}", round + 1, settings.rounds, scenario.title);
         }
     }
-    for (peer, figures) in running.iter_mut().filter(|(peer, _)| peer.kind != Kind::Routes) {
+    for (peer, figures) in running.iter_mut().filter(|(peer, _)| peer.kind.is_usual()) {
         count_system_calls(peer, figures, &runtime);
     }
     Report { machine: machine(&settings), alone, peers: running }.write(&settings.scenarios);
@@ -161,7 +164,7 @@ fn at_rest(peer: &mut Peer, runtime: &Runtime, settings: &Settings) -> Figures {
     }
     std::thread::sleep(Duration::from_secs(1)); // what a start leaves to do is done
     figures.idle_mib = peer.resident_mib();
-    if settings.idle > 0 && peer.kind != Kind::Routes {
+    if settings.idle > 0 && peer.kind.is_usual() {
         figures.plain = Some(hold(peer, scenario::named("keepalive"), settings.idle, runtime));
         if peer.kind == Kind::Bare {
             peer.stop(); // memory that is free but not given back would hide what these connections need
@@ -183,7 +186,7 @@ fn hold(peer: &Peer, scenario: &Scenario, count: usize, runtime: &Runtime) -> He
         tokio::time::sleep(Duration::from_secs(2)).await;
         let (connections, with_mib) = (held.len(), peer.resident_mib());
         drop(held);
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(GIVEN_BACK).await;
         Held { connections, before_mib, with_mib, after_mib: peer.resident_mib() }
     })
 }

@@ -14,6 +14,9 @@ use super::scenario::{Kind, Scenario, Wire};
 /// The processor the proxies run on; the load and the app have the others.
 pub const PROCESSOR: usize = 0;
 
+/// A proxy that has not stopped in order by then is killed.
+const STOP_MAX: Duration = Duration::from_secs(5);
+
 pub struct Peer {
     pub program: &'static str,
     /// Its place in the tables.
@@ -41,13 +44,13 @@ struct Program {
     arguments: &'static [&'static str],
 }
 
-const OTHERS: &[Kind] = &[Kind::Bare, Kind::Policies, Kind::Routes];
+const OTHERS: &[Kind] = &[Kind::Bare, Kind::Policies, Kind::Routes, Kind::Grpc];
 const PROGRAMS: [Program; 4] = [
     Program {
         name: "outrigger",
         variable: "BENCH_OUTRIGGER",
         version: "version",
-        kinds: &[Kind::Bare, Kind::Defaults, Kind::Policies, Kind::Routes],
+        kinds: &[Kind::Bare, Kind::Defaults, Kind::Policies, Kind::Routes, Kind::Grpc, Kind::TwoWorkers],
         extension: "yaml",
         configuration: files::outrigger,
         arguments: &["run", "-c", "FILE"],
@@ -81,8 +84,24 @@ const PROGRAMS: [Program; 4] = [
     },
 ];
 
+/// Ports of what is behind the proxies.
+#[derive(Clone, Copy)]
+pub struct Apps {
+    pub http1: u16,
+    pub grpc: u16,
+}
+
+impl Apps {
+    fn of(self, kind: Kind) -> u16 {
+        match kind {
+            Kind::Bare | Kind::Defaults | Kind::Policies | Kind::Routes | Kind::TwoWorkers => self.http1,
+            Kind::Grpc => self.grpc,
+        }
+    }
+}
+
 /// Outrigger, and the peers whose programs are there, in the kinds that `wanted` asks for.
-pub fn found(scratch: &Path, app: u16, wanted: &dyn Fn(&str, Kind) -> bool) -> Vec<Peer> {
+pub fn found(scratch: &Path, apps: Apps, wanted: &dyn Fn(&str, Kind) -> bool) -> Vec<Peer> {
     let mut peers = Vec::new();
     for program in &PROGRAMS {
         let kinds: Vec<Kind> = program.kinds.iter().copied().filter(|kind| wanted(program.name, *kind)).collect();
@@ -90,7 +109,9 @@ pub fn found(scratch: &Path, app: u16, wanted: &dyn Fn(&str, Kind) -> bool) -> V
             continue;
         }
         match place(program) {
-            Some(place) => peers.extend(kinds.into_iter().map(|kind| peer(program, &place, kind, scratch, app))),
+            Some(place) => {
+                peers.extend(kinds.into_iter().map(|kind| peer(program, &place, kind, scratch, apps.of(kind))))
+            }
             None => println!("skipped: {} not installed ({} names its path)", program.name, program.variable),
         }
     }
@@ -136,7 +157,11 @@ impl Peer {
     pub fn start(&mut self) -> (f64, f64) {
         let output = std::fs::File::create(&self.output).expect("a file in the scratch directory");
         let errors = output.try_clone().expect("a second handle");
-        process::pin([PROCESSOR]);
+        if self.kind == Kind::TwoWorkers {
+            process::pin(0..super::processors());
+        } else {
+            process::pin([PROCESSOR]);
+        }
         let began = Instant::now();
         let child = Command::new(&self.command[0])
             .args(&self.command[1..])
@@ -159,6 +184,15 @@ impl Peer {
 
     pub fn stop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
+        // In order first: a build that takes notes (scripts/release.sh) writes them at its end.
+        let _ = Command::new("kill").arg(child.id().to_string()).status();
+        let began = Instant::now();
+        while began.elapsed() < STOP_MAX {
+            if matches!(child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         // The parent first: one that is left would start its workers anew.
         let pids = process::family(child.id()).into_iter().map(|pid| pid.to_string());
         let _ = Command::new("kill").arg("-9").args(pids).status();
@@ -192,7 +226,7 @@ impl Site {
     fn target(&self, wire: Wire) -> Target {
         let (port, tls) = match wire {
             Wire::Plain | Wire::WebSocket => (self.plain, None),
-            Wire::H2c => (self.h2c, None),
+            Wire::H2c | Wire::Grpc => (self.h2c, None),
             Wire::Tls => (self.tls, Some(self.certificate.connector(&[b"http/1.1"]))),
             Wire::H2Tls => (self.tls, Some(self.certificate.connector(&[b"h2"]))),
         };

@@ -11,6 +11,8 @@ pub enum Wire {
     /// HTTP/2 by ALPN.
     H2Tls,
     WebSocket,
+    /// gRPC over HTTP/2 with prior knowledge.
+    Grpc,
 }
 
 /// What a proxy is configured to do.
@@ -24,15 +26,29 @@ pub enum Kind {
     Policies,
     /// As [`Kind::Bare`], with 10,000 routes.
     Routes,
+    /// As [`Kind::Bare`], before an app that speaks HTTP/2.
+    Grpc,
+    /// As [`Kind::Bare`], with two workers on all processors.
+    TwoWorkers,
 }
 
 impl Kind {
+    /// Whether it is also measured at rest and for its system calls.
+    pub fn is_usual(self) -> bool {
+        match self {
+            Kind::Bare | Kind::Defaults | Kind::Policies => true,
+            Kind::Routes | Kind::Grpc | Kind::TwoWorkers => false,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Kind::Bare => "bare",
             Kind::Defaults => "defaults",
             Kind::Policies => "policies",
             Kind::Routes => "10k routes",
+            Kind::Grpc => "grpc",
+            Kind::TwoWorkers => "2 workers",
         }
     }
 }
@@ -76,7 +92,7 @@ impl Scenario {
 
     pub fn is_http2(&self) -> bool {
         match self.wire {
-            Wire::H2c | Wire::H2Tls => true,
+            Wire::H2c | Wire::H2Tls | Wire::Grpc => true,
             Wire::Plain | Wire::Tls | Wire::WebSocket => false,
         }
     }
@@ -101,7 +117,7 @@ pub fn named(name: &str) -> &'static Scenario {
     ALL.iter().find(|scenario| scenario.name == name).expect("a scenario of the list")
 }
 
-pub static ALL: [Scenario; 12] = [
+pub static ALL: [Scenario; 14] = [
     KEEP_ALIVE,
     Scenario { name: "rate", title: "latency at a fixed rate, keep-alive, 1 KB", open_loop: true, ..KEEP_ALIVE },
     Scenario {
@@ -165,10 +181,26 @@ pub static ALL: [Scenario; 12] = [
         ..KEEP_ALIVE
     },
     Scenario {
+        name: "grpc",
+        title: "gRPC unary, 16 connections x 32 streams, 1 KB",
+        wire: Wire::Grpc,
+        path: "/bench.Echo/Say",
+        connections: 16,
+        streams: 32,
+        kinds: &[Kind::Grpc],
+        ..KEEP_ALIVE
+    },
+    Scenario {
         name: "websocket",
         title: "WebSocket messages, 1 KB each way",
         wire: Wire::WebSocket,
         kinds: &[Kind::Bare],
+        ..KEEP_ALIVE
+    },
+    Scenario {
+        name: "workers",
+        title: "two workers, keep-alive, 1 KB",
+        kinds: &[Kind::Bare, Kind::TwoWorkers],
         ..KEEP_ALIVE
     },
     Scenario {

@@ -262,6 +262,27 @@ mod tests {
     }
 
     #[test]
+    fn kinds_of_need_are_known_by_their_words() {
+        let kinds = [When::Required, When::Startup, When::Degraded];
+        assert_eq!(kinds.map(When::label), ["required", "startup", "degraded"]);
+    }
+
+    #[test]
+    fn a_dump_says_where_a_server_is_and_keeps_its_password() {
+        let server = postgres("postgres://shop:secret@[::1]:6543/orders?sslmode=require").unwrap();
+        assert_eq!(format!("{server:?}"), "[::1]:6543 TLS Some(\"shop\") orders");
+        assert_eq!(format!("{:?}", redis("redis://:secret@cache.test/0").unwrap()), "cache.test:6379 None 0");
+    }
+
+    #[test]
+    fn an_ipv6_address_stands_in_brackets() {
+        assert_eq!(redis("redis://[::1]:6380").unwrap().address, tcp("::1", 6380));
+        for wrong in ["redis://::1", "redis://::1:6380", "redis://[]:6380", "http://[]/", "http://::1/"] {
+            assert!(redis(wrong).is_err() && http(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn urls_of_redis_and_http() {
         let server = redis("rediss://:secret@cache.test/0").unwrap();
         assert_eq!((server.address, server.tls, server.user), (tcp("cache.test", 6379), true, None));

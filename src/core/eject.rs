@@ -182,6 +182,8 @@ mod tests {
         assert_eq!(record.tally(&PARAMS, at(30_000)), tally(0, 0));
         record.answered(true, &PARAMS, at(60_000));
         assert_eq!(record.tally(&PARAMS, at(60_000)), tally(1, 1));
+        record.answered(false, &PARAMS, at(80_000));
+        assert_eq!(record.tally(&PARAMS, at(80_000)), tally(0, 1), "two windows after");
     }
 
     #[test]

@@ -217,6 +217,16 @@ mod tests {
     }
 
     #[test]
+    fn the_delay_is_made_out_anew_every_fifty_latencies() {
+        let (mut hedge, now) = (Hedge::new(origin()), origin());
+        (0..100).for_each(|_| hedge.learn(&PARAMS, 10 * MS, now));
+        (0..49).for_each(|_| hedge.learn(&PARAMS, 500 * MS, now));
+        assert!(hedge.request(&PARAMS, now).unwrap() < 12 * MS);
+        hedge.learn(&PARAMS, 500 * MS, now);
+        assert!(hedge.request(&PARAMS, now).unwrap() >= 500 * MS);
+    }
+
+    #[test]
     fn a_fixed_time_needs_no_latencies() {
         let (mut hedge, now) = (Hedge::new(origin()), origin());
         let fixed = |delay| Params { after: After::Fixed(delay), ..PARAMS };

@@ -28,3 +28,16 @@ impl Priority {
 
 /// The share of the limit that each priority may use before a more important request goes first.
 pub const SHARES: [f64; 4] = [0.0, 0.10, 0.05, 0.0];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn priorities_are_known_by_their_words() {
+        let words = ["critical", "default", "batch", "sheddable"];
+        assert_eq!(Priority::ALL.map(Priority::label), words);
+        assert_eq!(words.map(Priority::parse), Priority::ALL.map(Some));
+        assert_eq!([Priority::parse(""), Priority::parse("Critical")], [None, None]);
+    }
+}

@@ -173,6 +173,11 @@ mod tests {
     }
 
     #[test]
+    fn what_to_do_while_it_is_away_is_said_in_a_word() {
+        assert_eq!(WhenAway::ALL.map(WhenAway::label), ["local", "open", "closed"]);
+    }
+
+    #[test]
     fn one_late_answer_is_chance_and_three_in_a_row_are_not() {
         let mut patience = Patience::default();
         assert!(!patience.late() && !patience.late());

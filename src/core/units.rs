@@ -33,3 +33,15 @@ impl std::fmt::Display for Address {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_as_it_is_written() {
+        let tcp = |host: &str| Address::Tcp { host: host.to_owned(), port: 80 }.to_string();
+        assert_eq!([tcp("app.test"), tcp("::1")], ["app.test:80", "[::1]:80"]);
+        assert_eq!(Address::Unix("/run/app.sock".into()).to_string(), "unix:/run/app.sock");
+    }
+}

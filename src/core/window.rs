@@ -145,8 +145,20 @@ mod tests {
             let found = window.volume(LENGTH, start + Duration::from_millis(millis)).expected;
             assert!((found - expected).abs() < 0.01, "{millis} ms: {found}");
         }
-        window.clear(start + LENGTH);
-        assert_eq!(window.volume(LENGTH, start + LENGTH), Volume::default());
+    }
+
+    #[test]
+    fn a_cleared_window_knows_nothing_and_is_young_again() {
+        let (start, second) = (origin(), Duration::from_secs(1));
+        let window = Window::new(start);
+        let later = start + 5 * second;
+        for what in [Count::Good, Count::Slow, Count::Bad] {
+            window.count(what, LENGTH, later);
+        }
+        window.clear(later);
+        assert_eq!(window.volume(LENGTH, later), Volume::default());
+        window.count(Count::Bad, LENGTH, later);
+        assert_eq!(window.volume(LENGTH, later + 2 * second).expected, 5.0);
     }
 
     #[test]

@@ -10,6 +10,7 @@ const LIMIT: &str = "{ name: envoy.filters.http.local_ratelimit, typed_config: {
 const HEADERS: &str = ", response_headers_to_remove: [server], response_headers_to_add: [{ header: { key: x-content-type-options, value: nosniff } }, { header: { key: x-frame-options, value: SAMEORIGIN } }, \
      { header: { key: referrer-policy, value: strict-origin-when-cross-origin } }, { header: { key: x-request-id, value: \"%REQ(X-REQUEST-ID)%\" } }]";
 const RETRY: &str = ", timeout: 30s, idle_timeout: 60s, retry_policy: { retry_on: \"connect-failure,reset,gateway-error\", num_retries: 2, per_try_timeout: 5s }";
+const HTTP2: &str = "typed_extension_protocol_options: { envoy.extensions.upstreams.http.v3.HttpProtocolOptions: { \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: { http2_protocol_options: {} } } }, ";
 const OUTLIERS: &str = "outlier_detection: { consecutive_5xx: 5 }, ";
 
 pub fn envoy(site: &Site, kind: Kind) -> String {
@@ -21,13 +22,14 @@ pub fn envoy(site: &Site, kind: Kind) -> String {
          status: \"%RESPONSE_CODE%\", bytes: \"%BYTES_SENT%\", ms: \"%DURATION%\", upstream: \"%UPSTREAM_HOST%\", host: \"%REQ(:AUTHORITY)%\", agent: \"%REQ(USER-AGENT)%\" }} }} }} }}]"
     );
     let (log, limit, headers, retry, outliers) = match kind {
-        Kind::Bare | Kind::Routes => ("", "", "", "", ""),
+        Kind::Bare | Kind::Routes | Kind::Grpc | Kind::TwoWorkers => ("", "", "", "", ""),
         Kind::Defaults | Kind::Policies => (log.as_str(), LIMIT, HEADERS, RETRY, OUTLIERS),
     };
     let routes = match kind {
-        Kind::Bare | Kind::Defaults | Kind::Policies => String::new(),
+        Kind::Bare | Kind::Defaults | Kind::Policies | Kind::Grpc | Kind::TwoWorkers => String::new(),
         Kind::Routes => routes(),
     };
+    let protocol = if kind == Kind::Grpc { HTTP2 } else { "" };
     let manager = format!(
         "{{ name: envoy.filters.network.http_connection_manager, typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: in, upgrade_configs: [{{ upgrade_type: websocket }}], \
          http_filters: [{limit}{{ name: envoy.filters.http.router, typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }} }}], \
@@ -42,7 +44,7 @@ pub fn envoy(site: &Site, kind: Kind) -> String {
         "static_resources:\n  listeners:\n\
          \x20 - {{ address: {}, filter_chains: [{{ filters: [{manager}] }}] }}\n\
          \x20 - {{ address: {}, filter_chains: [{{ filters: [{manager}], transport_socket: {secure} }}] }}\n\
-         \x20 clusters:\n  - {{ name: app, connect_timeout: 2s, {outliers}circuit_breakers: {{ thresholds: [{{ max_connections: 20000, max_pending_requests: 20000, max_requests: 20000 }}] }}, load_assignment: {{ cluster_name: app, endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {} }} }}] }}] }} }}\n",
+         \x20 clusters:\n  - {{ name: app, connect_timeout: 2s, {protocol}{outliers}circuit_breakers: {{ thresholds: [{{ max_connections: 20000, max_pending_requests: 20000, max_requests: 20000 }}] }}, load_assignment: {{ cluster_name: app, endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {} }} }}] }}] }} }}\n",
         address(plain),
         address(tls),
         address(app)

@@ -17,7 +17,7 @@ const POLICIES: &str = "  log global\n  unique-id-format %[uuid()]\n  unique-id-
 pub fn haproxy(site: &Site, kind: Kind) -> String {
     let Site { plain, tls, h2c, app, folder, .. } = site;
     let (log, front, back, observe) = match kind {
-        Kind::Bare => ("", String::new(), "", ""),
+        Kind::Bare | Kind::TwoWorkers => ("", String::new(), "", ""),
         Kind::Defaults | Kind::Policies => (
             "  log stdout format raw local0\n",
             POLICIES.to_owned(),
@@ -25,6 +25,7 @@ pub fn haproxy(site: &Site, kind: Kind) -> String {
             " check observe layer7 error-limit 100 on-error mark-down inter 2s",
         ),
         Kind::Routes => ("", routes(site), "", ""),
+        Kind::Grpc => ("", String::new(), "", " proto h2"),
     };
     let folder = folder.display();
     format!(

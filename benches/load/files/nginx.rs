@@ -9,13 +9,14 @@ pub fn nginx(site: &Site, kind: Kind) -> String {
     let Site { plain, tls, h2c, app, folder, .. } = site;
     let folder = folder.display();
     let rest = match kind {
-        Kind::Bare | Kind::Routes => "access_log off;\n".to_owned(),
+        Kind::Bare | Kind::Routes | Kind::Grpc | Kind::TwoWorkers => "access_log off;\n".to_owned(),
         Kind::Defaults | Kind::Policies => policies(site),
     };
     let routes = match kind {
-        Kind::Bare | Kind::Defaults | Kind::Policies => String::new(),
+        Kind::Bare | Kind::Defaults | Kind::Policies | Kind::Grpc | Kind::TwoWorkers => String::new(),
         Kind::Routes => routes(),
     };
+    let pass = if kind == Kind::Grpc { "grpc_pass grpc" } else { "proxy_pass http" };
     format!(
         "daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log crit; worker_rlimit_nofile 40000;\n\
          events {{ worker_connections 39000; }}\n\
@@ -27,7 +28,7 @@ pub fn nginx(site: &Site, kind: Kind) -> String {
          server {{ listen 127.0.0.1:{plain}; listen 127.0.0.1:{h2c} http2; listen 127.0.0.1:{tls} ssl http2; ssl_protocols TLSv1.2 TLSv1.3;\n\
          ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;\n\
          location = /ws {{ proxy_set_header Connection upgrade; proxy_set_header Upgrade $http_upgrade; proxy_pass http://app; }}\n\
-         {routes}location / {{ proxy_pass http://app; }} }} }}\n"
+         {routes}location / {{ {pass}://app; }} }} }}\n"
     )
 }
 

@@ -13,7 +13,7 @@ pub fn outrigger(site: &Site, kind: Kind) -> String {
     let folder = folder.display();
     let log = format!("telemetry: {{ access_log: {{ to: {folder}/log/access.log }} }}\n");
     let rest = match kind {
-        Kind::Bare => QUIET.to_owned(),
+        Kind::Bare | Kind::Grpc | Kind::TwoWorkers => QUIET.to_owned(),
         Kind::Defaults => log,
         Kind::Policies => format!(
             "{log}security_headers: {{ preset: strict, hsts: {{ max_age: auto }} }}\n\
@@ -22,8 +22,11 @@ pub fn outrigger(site: &Site, kind: Kind) -> String {
         ),
         Kind::Routes => [QUIET, &routes()].concat(),
     };
+    let workers = if kind == Kind::TwoWorkers { 2 } else { 1 };
+    let protocol = if kind == Kind::Grpc { "http2" } else { "auto" };
     format!(
-        "upstreams: {{ app: {{ endpoints: [\"http://127.0.0.1:{app}\"], pool: {{ idle_max: 512 }} }} }}\nworkers: 1\n\
+        "upstreams: {{ app: {{ endpoints: [\"http://127.0.0.1:{app}\"], protocol: {protocol}, pool: {{ idle_max: 512 }} }} }}\nworkers: {workers}\n\
+         drain: {{ delay: 0s, timeout: 1s }}\n\
          listeners:\n\
          - {{ name: plain, address: \"127.0.0.1:{plain}\", connections: {{ max: 20000 }} }}\n\
          - {{ name: tls, address: \"127.0.0.1:{tls}\", connections: {{ max: 20000 }}, tls: {{ certificates: [{{ certificate: {folder}/cert.pem, key: {folder}/key.pem }}] }} }}\n\

@@ -56,7 +56,8 @@ fn a_slower_answer_counts_at_once_and_fades() {
     assert!((faded - 2.0 / std::f64::consts::E).abs() < 1e-9);
     load.answered(secs(0.01), &params, start + params.decay);
     let mixed = load.seen(0, &params, start + params.decay).latency.unwrap();
-    assert!(mixed > 0.5 && mixed < 0.8, "{mixed}");
+    let kept = 1.0 / std::f64::consts::E;
+    assert!((mixed - (2.0 * kept + 0.01 * (1.0 - kept))).abs() < 1e-9, "{mixed}");
 }
 
 #[test]
@@ -88,6 +89,10 @@ fn refusals_are_forgotten_and_a_slow_one_is_a_latency() {
     load.answered(secs(0.01), &params, start + secs(60.0));
     load.refused(secs(5.0), &params, start + secs(60.0));
     assert_eq!(load.seen(0, &params, start + secs(60.0)).latency, Some(5.0));
+    let later = start + secs(60.0) + params.decay;
+    load.refused(secs(0.001), &params, later);
+    let faded = load.seen(0, &params, later).latency.unwrap();
+    assert!((faded - 5.0 / std::f64::consts::E).abs() < 1e-9, "{faded}: a refusal keeps what is known from fading");
 }
 
 #[test]
