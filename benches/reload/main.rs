@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench reload`. First in this process, so that a profiler sees nothing else: each step of a load, the
 //! median of some. Then a copy of Outrigger before an app, one with a single route and one with 10,000: time to the first
-//! answer, resident memory, and reloads in which every route changes while a client asks without a pause. The client's
+//! answer, resident memory, and reloads in which every route changes while a client asks all the time. The client's
 //! longest wait in the second of a reload stands beside its longest wait in a second without one, in turn, because most
 //! of it is the machine's. `BENCH_ROUTES` (10000), `BENCH_RELOADS` (20), `BENCH_OUTRIGGER` names another build.
 #![allow(clippy::disallowed_methods)]
@@ -33,6 +33,8 @@ use ports::free_port;
 const REPEATS: usize = 9;
 const SOON: Duration = Duration::from_secs(20);
 const WINDOW: Duration = Duration::from_secs(1);
+/// Between two requests: a pause is to be seen, and the reload is to have a processor.
+const PACE: Duration = Duration::from_micros(250);
 
 fn number(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -43,9 +45,10 @@ fn main() {
     steps(routes);
     let app = app();
     println!(
-        "\n| routes | start to first answer, ms | idle MiB | reload, ms | longest wait in its second, ms: median, most | in a second without | answers | MiB after |"
+        "\n| routes | start to first answer, ms | idle MiB | reload without traffic, ms: median, most | the worker's CPU in its \
+         second | reload | longest wait in its second | in a second without | answers | MiB after |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     for routes in [1, routes] {
         println!("{}", traffic(routes, app));
     }
@@ -107,6 +110,7 @@ fn traffic(routes: usize, app: u16) -> String {
     let folder = tempfile::tempdir().expect("a scratch directory");
     let proxy = Proxy::start(folder.path(), routes, app);
     let idle = proxy.memory();
+    let alone = alone(&proxy, routes, app);
     let mut client = Wire::connect(proxy.port);
     let (mut reloads, mut disturbed, mut quiet, mut answers) = (Vec::new(), Vec::new(), Vec::new(), 0);
     let target = format!("/service{}/x", routes / 2);
@@ -115,21 +119,13 @@ fn traffic(routes: usize, app: u16) -> String {
         let (wait, count, _) = longest(&mut client, &target, NOTHING);
         quiet.push(wait);
         let text = proxy.text(routes, app, 31 + turn as u64 % 2);
-        let reload = || {
-            std::fs::write(&proxy.file, text).expect("the file");
-            timed(|| Wire::connect(proxy.admin).post("/reload", r#"{"to":null}"#)).1
-        };
-        let (wait, asked, took) = longest(&mut client, &target, Some(reload));
+        let (wait, asked, took) = longest(&mut client, &target, Some(|| proxy.reload(&text)));
         disturbed.push(wait);
         reloads.extend(took);
         answers += count + asked;
     }
-    let summary = |waits: &mut Vec<Duration>| {
-        waits.sort();
-        format!("{}, {}", millis(waits[waits.len() / 2]), millis(waits[waits.len() - 1]))
-    };
     format!(
-        "| {routes} | {} | {:.1} | {} | {} | {} | {answers} | {:.1} |",
+        "| {routes} | {} | {:.1} | {alone} | {} | {} | {} | {answers} | {:.1} |",
         millis(proxy.started),
         idle,
         summary(&mut reloads),
@@ -139,7 +135,28 @@ fn traffic(routes: usize, app: u16) -> String {
     )
 }
 
-/// Asks for a second, without a pause; the longest wait, how many were answered, and how long a reload took.
+/// Reloads without traffic: how long they take, and what the worker's processor time is in the second of one. What that
+/// is beyond its house-keeping is the longest that a request can wait, whatever else the machine does.
+fn alone(proxy: &Proxy, routes: usize, app: u16) -> String {
+    let (mut reloads, mut worker) = (Vec::new(), Vec::new());
+    for turn in 0..number("BENCH_RELOADS", 20) {
+        let before = proxy.worker();
+        let text = proxy.text(routes, app, 41 + turn as u64 % 2);
+        let start = Instant::now();
+        reloads.push(proxy.reload(&text));
+        std::thread::sleep(WINDOW.saturating_sub(start.elapsed()));
+        worker.push(proxy.worker().saturating_sub(before));
+    }
+    format!("{} | {}", summary(&mut reloads), summary(&mut worker))
+}
+
+/// The median and the most, in milliseconds.
+fn summary(times: &mut [Duration]) -> String {
+    times.sort();
+    format!("{}, {}", millis(times[times.len() / 2]), millis(times[times.len() - 1]))
+}
+
+/// Asks for a second; the longest wait, how many were answered, and how long a reload took.
 fn longest<R>(client: &mut Wire, target: &str, reload: Option<R>) -> (Duration, usize, Option<Duration>)
 where
     R: FnOnce() -> Duration + Send,
@@ -156,6 +173,7 @@ where
         while begin.elapsed() < WINDOW || reload.as_ref().is_some_and(|reload| !reload.is_finished()) {
             longest = longest.max(client.get(target));
             count += 1;
+            std::thread::sleep(PACE);
         }
         (longest, count, reload.map(|reload| reload.join().expect("the reload")))
     })
@@ -195,6 +213,21 @@ impl Proxy {
 
     fn text(&self, routes: usize, app: u16, total: u64) -> String {
         addresses(self.port, self.admin, self.ops) + &configuration(routes, app, total)
+    }
+
+    fn reload(&self, text: &str) -> Duration {
+        std::fs::write(&self.file, text).expect("the file");
+        timed(|| Wire::connect(self.admin).post("/reload", r#"{"to":null}"#)).1
+    }
+
+    /// The processor time of the one worker so far.
+    fn worker(&self) -> Duration {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads");
+        let read =
+            |thread: &std::fs::DirEntry, file| std::fs::read_to_string(thread.path().join(file)).unwrap_or_default();
+        let worker = threads.flatten().find(|thread| read(thread, "comm").starts_with("worker"));
+        let nanos = read(&worker.expect("a worker"), "schedstat");
+        Duration::from_nanos(nanos.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or_default())
     }
 
     /// Resident, in MiB.

@@ -81,6 +81,10 @@ impl<'c, 'n> Map<'c, 'n> {
         doc: &'static str,
         choices: &'static [&'static str],
     ) -> Option<&'n Node> {
+        // Most blocks of a route are not typed: nothing in them is found, and nothing is unknown.
+        if self.entries.is_empty() && !self.context.describing() {
+            return None;
+        }
         self.asked.borrow_mut().push(name);
         if let Some(entries) = &mut *self.context.entries.borrow_mut() {
             entries.push(Entry { path: self.pattern_below(name), kind, default, doc, choices });
@@ -97,11 +101,7 @@ impl<'c, 'n> Map<'c, 'n> {
 
     /// The same, but `fine` accepts what means "off".
     pub fn later_unless(&self, name: &'static str, fine: impl Fn(&Node) -> bool) {
-        if !self.has(name) && !self.context.describing() {
-            self.asked.borrow_mut().push(name);
-            return;
-        }
-        let what = not_yet::words(&self.pattern_below(name));
+        let what = if self.context.describing() { not_yet::words(&self.pattern_below(name)) } else { "" };
         if self.ask(name, "not available yet", "", what, &[]).is_some() {
             self.not_yet_unless(name, fine);
         }

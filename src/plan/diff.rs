@@ -83,12 +83,13 @@ fn named<'a, T: PartialEq>(
 
 /// The order of routes decides ties, so moving one is a change although no route changed.
 fn order(changes: &mut Vec<Change>, old: &[Route], new: &[Route]) {
-    let names = |routes: &[Route], others: &[Route]| -> Vec<String> {
-        let others: HashSet<&str> = others.iter().map(|other| other.name.as_str()).collect();
-        let kept = routes.iter().filter(|route| others.contains(route.name.as_str()));
-        kept.map(|route| route.name.clone()).collect()
-    };
-    if names(old, new) != names(new, old) {
+    fn all(routes: &[Route]) -> HashSet<&str> {
+        routes.iter().map(|route| route.name.as_str()).collect()
+    }
+    let (olds, news) = (all(old), all(new));
+    let before = old.iter().map(|route| route.name.as_str()).filter(|name| news.contains(name));
+    let after = new.iter().map(|route| route.name.as_str()).filter(|name| olds.contains(name));
+    if !before.eq(after) {
         changes.push(Change { path: "routes (order)".to_owned(), what: "changed", needs_restart: false });
     }
 }
