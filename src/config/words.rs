@@ -3,14 +3,18 @@
 /// How alike two words must be to be suggested.
 const ALIKE: f64 = 0.75;
 
-/// Known words that are looked at for one that may be meant: a file can misspell as many names as it has.
-const COMPARED_MAX: usize = 500;
+/// Known words among which the one that may be meant is looked for: a file can misspell as many names as it has, and
+/// among a part of them another one would be suggested.
+const COMPARED_MAX: usize = 1000;
 /// Known words that are told.
 const LISTED_MAX: usize = 20;
 
 /// The known word that is most like the given one, if any is like it at all.
 pub fn similar<'w>(given: &str, known: &[&'w str]) -> Option<&'w str> {
-    let scored = known.iter().take(COMPARED_MAX).map(|word| (strsim::jaro_winkler(given, word), *word));
+    if known.len() > COMPARED_MAX {
+        return None;
+    }
+    let scored = known.iter().map(|word| (strsim::jaro_winkler(given, word), *word));
     scored.filter(|(score, _)| *score >= ALIKE).max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, word)| word)
 }
 
@@ -43,5 +47,13 @@ mod tests {
         assert_eq!(listed(&[]), "");
         assert!(listed(&names[..LISTED_MAX]).ends_with(", 19"));
         assert!(listed(&names).ends_with(", 19 and 2 more"));
+    }
+
+    #[test]
+    fn among_too_many_words_none_is_suggested_rather_than_a_wrong_one() {
+        let names: Vec<String> = (0..=COMPARED_MAX).map(|name| format!("service-{name}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert_eq!(similar("service-9999", &names[..COMPARED_MAX]), Some("service-999"));
+        assert_eq!(similar("service-9999", &names), None);
     }
 }

@@ -712,7 +712,9 @@ mod tests {
         }
 
         fn end_waits(&mut self, now: Instant) {
-            while let Some((_, who)) = self.ends.pop_front_if(|(until, _)| *until <= now) {
+            while self.ends.front().is_some_and(|(until, _)| *until <= now)
+                && let Some((_, who)) = self.ends.pop_front()
+            {
                 let Some((ticket, priority)) = self.waiting[who as usize].take() else { continue };
                 self.places.give_up(ticket, priority);
                 self.refused[priority as usize] += 1;
