@@ -17,7 +17,7 @@ mkdir -p "$out/notes"
 
 # A target of its own (--target), so that build scripts and macros are not built to take notes.
 RUSTFLAGS="-Cprofile-generate=$out/notes" cargo build --release --locked --bin outrigger --target "$host" --target-dir "$out/noting"
-BENCH_OUTRIGGER="$out/noting/$host/release/outrigger" BENCH_PEERS=outrigger BENCH_ROUNDS=${ROUNDS:-2} BENCH_SECONDS=2 BENCH_IDLE=200 \
+BENCH_OUTRIGGER="$out/noting/$host/release/outrigger" BENCH_PEERS=outrigger BENCH_ROUNDS=${ROUNDS:-1} BENCH_SECONDS=${SECONDS_EACH:-2} BENCH_IDLE=200 \
     cargo bench --locked --bench load
 "$tools/llvm-profdata" merge -o "$out/notes.profdata" "$out/notes"
 RUSTFLAGS="-Cprofile-use=$out/notes.profdata" cargo build --release --locked --bin outrigger --target "$host" --target-dir "$out/guided"

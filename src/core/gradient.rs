@@ -831,17 +831,18 @@ mod tests {
         assert_eq!(after(Limit { usual: 90.0, ..settled(100.0) }, &window(0.25, 100)).limit, 90.0);
     }
 
-    /// Of answers that vary as much as they take, 1,837 say as much as twenty that do not vary.
+    /// Of answers that vary by half of what they take, 460 say as much as twenty that do not vary.
     #[test]
     fn what_varies_is_looked_at_for_longer() {
-        let evidence = |samples: f64, squares: f64| Evidence { samples, sum: samples, squares: samples * squares };
-        assert_eq!([19.0, 20.0].map(|samples| evidence(samples, 1.0).is_enough()), [false, true]);
-        assert_eq!([1_836.0, 1_837.0].map(|samples| evidence(samples, 2.0).is_enough()), [false, true]);
+        let evidence =
+            |samples: f64, squares: f64| Evidence { samples, sum: samples * 4.0, squares: samples * squares };
+        assert_eq!([19.0, 20.0].map(|samples| evidence(samples, 16.0).is_enough()), [false, true]);
+        assert_eq!([459.0, 460.0].map(|samples| evidence(samples, 20.0).is_enough()), [false, true]);
         // The window's squares are about the average: what is added is about nothing.
         let mut limit = Limit { look: Some(Look { from: 16.0, ..Look::default() }), ..stuck() };
-        let (sum, squares) = (4.0 * 0.125 + 4.0 * 0.375, 4.0 * 0.25 * 0.25);
-        limit.close(&Window { samples: 8, sum, squares, ..window(0.25, 16) }, 0.5, &WIDE);
-        assert_eq!(limit.look.unwrap().before, Evidence { samples: 8.0, sum: 2.0, squares: 0.625 });
+        let (sum, squares) = (8.0 * 0.125 + 8.0 * 0.375, 8.0 * 0.25 * 0.25);
+        limit.close(&Window { samples: 16, sum, squares, ..window(0.25, 16) }, 0.5, &WIDE);
+        assert_eq!(limit.look.unwrap().before, Evidence { samples: 16.0, sum: 4.0, squares: 1.25 });
     }
 
     /// Every hundredth seed is a long one of a large app; the others are short and small, so that there can be many.

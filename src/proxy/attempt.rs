@@ -27,7 +27,7 @@ use crate::http::fields;
 use crate::http::{Request, Response};
 use crate::plan::{EndpointPlan, HedgePlan, RoutePlan, UpstreamPlan};
 use crate::state::clock;
-use crate::telemetry::AttemptRecord;
+use crate::telemetry::{ABANDONED, AttemptRecord};
 use crate::upstream::{SendError, SendHow, UpstreamBody};
 
 /// The tries of one request.
@@ -92,14 +92,14 @@ pub(super) struct Leg<'e> {
 }
 
 impl Leg<'_> {
-    /// The record of an attempt that another one has overtaken: no failure, and no latency.
-    fn given_up(self, exchange: &Exchange) -> AttemptRecord {
+    /// The record of an attempt that comes to nothing of its own: no failure, and no latency.
+    fn record(&self, exchange: &Exchange, outcome: &'static str) -> AttemptRecord {
         AttemptRecord {
             endpoint: self.endpoint.name.clone(),
             started_after: self.began.saturating_duration_since(exchange.started),
-            duration: clock::now().saturating_duration_since(self.began),
+            duration: Duration::ZERO,
             status: 0,
-            outcome: "overtaken",
+            outcome,
             reused: false,
             span: self.span,
         }
@@ -221,6 +221,7 @@ impl Run<'_> {
         exchange.forwarded.get_or_insert(permit.taken);
         exchange.turn = None;
         let first = self.leg(endpoint, permit, *turn);
+        exchange.under_way = Some(first.record(exchange, ABANDONED));
         let Some((hedge, after)) = self.hedge(exchange, &first) else {
             let came = self.send(exchange, request, &first).await;
             return self.settle(exchange, first, came);
@@ -232,7 +233,10 @@ impl Run<'_> {
         match raced.other {
             // What failed before the other answered is a failure as any; what was given up says nothing.
             Some((leg, Some(came))) => drop(self.settle(exchange, leg, came)?),
-            Some((leg, None)) => exchange.attempts.push(leg.given_up(exchange)),
+            Some((leg, None)) => {
+                let took = clock::now().saturating_duration_since(leg.began);
+                exchange.attempts.push(AttemptRecord { duration: took, ..leg.record(exchange, "overtaken") });
+            }
             None => {}
         }
         self.settle(exchange, raced.leg, raced.came)
@@ -280,6 +284,7 @@ impl Run<'_> {
             if self.upgrade.is_none() && response.status == StatusCode::SWITCHING_PROTOCOLS {
                 let verdict = Verdict { answer: Outcome::Failure, label: "upgrade_failed", ..verdict };
                 permit.settle(&verdict, exchange.uri.path(), served, ended);
+                exchange.under_way.iter_mut().for_each(|record| record.outcome = verdict.label);
                 return Err(Refusal::UpgradeFailed);
             }
         }
@@ -299,8 +304,12 @@ impl Run<'_> {
         {
             hedge.state.learn(&hedge.params, took, ended);
         }
+        let endpoint = match exchange.under_way.take() {
+            Some(record) if record.span == span => record.endpoint,
+            Some(_) | None => endpoint.name.clone(), // hedged
+        };
         exchange.attempts.push(AttemptRecord {
-            endpoint: endpoint.name.clone(),
+            endpoint,
             started_after: began.saturating_duration_since(exchange.started),
             duration: took,
             status,

@@ -64,6 +64,8 @@ pub struct Exchange {
     pub deadline: Instant,
     pub upload: Option<Upload>,
     pub attempts: Vec<AttemptRecord>,
+    /// The attempt that has not come to anything yet, as it is told should the request end first.
+    pub under_way: Option<AttemptRecord>,
     /// What a policy decided, in words for whoever asks `why`.
     pub notes: Vec<String>,
     /// The endpoint whose answer is awaited or passed on.
@@ -120,6 +122,7 @@ impl Exchange {
             deadline: started + Duration::from_secs(30),
             upload: None,
             attempts: Vec::new(),
+            under_way: None,
             notes: Vec::new(),
             turn: None,
             held: Duration::ZERO,
@@ -225,7 +228,12 @@ impl Exchange {
         }
         let cut = self.reason == DRAIN_CUT;
         lifecycle.request_ended(cut);
-        self.record(clock::now());
+        let ended = clock::now();
+        if let Some(mut attempt) = self.under_way.take() {
+            attempt.duration = ended.saturating_duration_since(self.started + attempt.started_after);
+            self.attempts.push(attempt);
+        }
+        self.record(ended);
     }
 
     fn record(&self, ended: Instant) {

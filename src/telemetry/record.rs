@@ -126,7 +126,7 @@ pub struct AttemptRecord {
     pub duration: Duration,
     /// 0 when there was no answer.
     pub status: u16,
-    /// `answered`, or what failed: `connect_refused`, `reset`, `per_try_timeout`, …
+    /// `answered`, `abandoned`, or what failed: `connect_refused`, `reset`, `per_try_timeout`, …
     pub outcome: &'static str,
     /// It went over a connection that had been used before.
     pub reused: bool,
@@ -143,6 +143,8 @@ impl AttemptRecord {
 
 /// The outcome of an attempt that failed in no way.
 pub const ANSWERED: &str = "answered";
+/// The outcome of an attempt whose request ended first: the client left, or the drain's time was over.
+pub const ABANDONED: &str = "abandoned";
 
 /// `1.1` for HTTP/1.1, as OpenTelemetry's `network.protocol.version` has it.
 pub fn protocol(version: http::Version) -> &'static str {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::record::{ANSWERED, Fate};
+use super::record::{ABANDONED, ANSWERED, Fate};
 use super::why::{Attempt, Remembered};
 
 /// One sentence, without the reason.
@@ -60,6 +60,13 @@ fn attempts(request: &Remembered<'_>) -> Option<String> {
 }
 
 fn attempt_words(number: usize, attempt: &Attempt<'_>) -> String {
+    if attempt.outcome == ABANDONED {
+        return format!(
+            "{number}. {} was asked, and was at work on it for {}",
+            attempt.endpoint,
+            span(attempt.duration)
+        );
+    }
     let status = match attempt.status {
         0 => String::new(),
         status => format!(" with {status}"),
@@ -110,6 +117,24 @@ mod tests {
         let mut bytes = Vec::new();
         why::encode(&mut bytes, record);
         explain(&why::decode(&bytes).unwrap())
+    }
+
+    #[test]
+    fn who_left_is_told_that_the_app_was_at_work() {
+        let attempts = [AttemptRecord {
+            endpoint: Arc::from("127.0.0.1:3000"),
+            started_after: Duration::ZERO,
+            duration: Duration::from_millis(9),
+            status: 0,
+            outcome: ABANDONED,
+            reused: false,
+            span: 1,
+        }];
+        let text = told(&RequestRecord { attempts: &attempts, status: 0, fate: Fate::ClientGone, ..record() });
+        assert!(
+            text.contains("There was one attempt: 1. 127.0.0.1:3000 was asked, and was at work on it for 9.0 ms."),
+            "{text}"
+        );
     }
 
     #[test]
