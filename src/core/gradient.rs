@@ -89,8 +89,8 @@ const PEAK_FADES: f64 = 0.99;
 /// the windows in which an overload begins are of normal latency still.
 const USUAL_WINDOWS: f64 = 30.0;
 const USUAL_FADES: f64 = 0.998;
-/// Latency up to this many times the average, or half of [`QUEUEING`] above it, lets a limit in use grow by a quarter at
-/// a time.
+/// Latency up to this many times the average, or half of [`QUEUEING`] above it, lets a limit in use grow by half of itself
+/// at a time.
 const CALM: f64 = 1.2;
 /// The limit of one upstream, and what it was learned from.
 #[derive(Clone, Debug)]
@@ -351,7 +351,7 @@ impl Limit {
         if used >= self.limit / 2.0 {
             let calm = short <= (CALM * self.long).max(self.long + QUEUEING / 2.0) && explained;
             let step = if self.starting && explained { self.limit } else { self.limit.sqrt().max(QUEUE) };
-            self.limit += if calm { step.max(self.limit / 4.0) } else { step };
+            self.limit += if calm { step.max(self.limit / 2.0) } else { step };
         }
         self.peak = used.max(self.peak * PEAK_FADES);
         self.limit = self.limit.min((HEADROOM * self.peak).max(HEADROOM_MIN));
@@ -650,7 +650,7 @@ mod tests {
             let limit = Limit { starting, ..settled(64.0) };
             after(limit, &Window { in_flight_last, ..window(0.125, 32) }).limit
         };
-        assert_eq!([grown(true, 7), grown(true, 8), grown(false, 7), grown(false, 8)], [128.0, 72.0, 80.0, 72.0]);
+        assert_eq!([grown(true, 7), grown(true, 8), grown(false, 7), grown(false, 8)], [128.0, 72.0, 96.0, 72.0]);
     }
 
     #[test]
@@ -667,15 +667,15 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_in_use_grows_by_its_root_and_by_a_quarter_while_all_is_calm() {
+    fn a_limit_in_use_grows_by_its_root_and_by_half_while_all_is_calm() {
         for (limit, short, used, grown) in [
             (64.0, 0.125, 31, 64.0),
-            (64.0, 0.125, 32, 80.0),
-            (64.0, 0.15, 32, 80.0),
+            (64.0, 0.125, 32, 96.0),
+            (64.0, 0.15, 32, 96.0),
             (64.0, 0.151, 32, 72.0),
             (64.0, 0.1875, 32, 72.0),
             (9.0, 0.1875, 9, 13.0),
-            (9.0, 0.125, 9, 13.0),
+            (9.0, 0.125, 9, 13.5),
             (10_000.0, 0.125, 9_000, 10_000.0),
         ] {
             assert_eq!(after_all(settled(limit), &window(short, used)).limit, grown, "{limit} at {short}, {used}");
