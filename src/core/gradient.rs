@@ -815,6 +815,9 @@ mod tests {
         let looking = tens(stuck(), 3, 0.25, 16);
         let queue = tens(looking.clone(), 1, 0.125, 12);
         assert!(queue.look.is_none() && (queue.pause, queue.look_in) == (PAUSE_MIN, PAUSE_MIN) && queue.limit < 20.0);
+        assert_eq!(after(Limit { pause: 10.0, ..settled(100.0) }, &window(0.125, 8)).pause, 10.0 * PAUSE_FADES);
+        let patient = tens(Limit { pause: 4.0, ..looking.clone() }, 1, 0.125, 12);
+        assert_eq!((patient.pause, patient.look_in), (8.0 * PAUSE_FADES, 8.0 * PAUSE_FADES));
         // Tolerated meanwhile, and no quicker: it says nothing.
         let tolerant = Limit { variance: 1.0, ..looking.clone() };
         let nothing = tens(tolerant, 1, 0.25, 1);
@@ -826,7 +829,9 @@ mod tests {
         // Nothing is looked at where a limit is not reached, or nothing can be taken away.
         assert!(tens(stuck(), 3, 0.25, 15).look.is_none());
         assert!(tens(Limit { limit: 1.0, ..stuck() }, 3, 0.25, 1).look.is_none());
-        // A change of less than a tenth is none.
+        // A change of less than a tenth, or than one, is none.
+        assert_eq!(after(Limit { usual: 7.1, ..settled(8.0) }, &window(1.0, 5)).limit, 8.0);
+        assert_eq!(after(Limit { usual: 7.0, ..settled(8.0) }, &window(1.0, 5)).limit, 7.0);
         assert_eq!(after(Limit { usual: 90.5, ..settled(100.0) }, &window(0.25, 100)).limit, 100.0);
         assert_eq!(after(Limit { usual: 90.0, ..settled(100.0) }, &window(0.25, 100)).limit, 90.0);
     }
