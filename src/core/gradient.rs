@@ -680,6 +680,9 @@ mod tests {
         ] {
             assert_eq!(after_all(settled(limit), &window(short, used)).limit, grown, "{limit} at {short}, {used}");
         }
+        // For a quick app ten milliseconds above the average are calm.
+        let quick = |short| after_all(Limit { long: 0.01, ..settled(64.0) }, &window(short, 32)).limit;
+        assert_eq!([quick(0.0195), quick(0.0205)], [96.0, 72.0]);
         let starting = Limit { starting: true, ..settled(64.0) };
         assert_eq!(after_all(starting.clone(), &window(0.1875, 32)).limit, 128.0);
         assert_eq!(after_all(starting, &window(0.125, 32)).limit, 128.0);
