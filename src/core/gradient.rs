@@ -92,6 +92,7 @@ const USUAL_FADES: f64 = 0.998;
 /// Latency up to this many times the average, or half of [`QUEUEING`] above it, lets a limit in use grow by half of itself
 /// at a time.
 const CALM: f64 = 1.2;
+
 /// The limit of one upstream, and what it was learned from.
 #[derive(Clone, Debug)]
 pub struct Limit {
@@ -110,15 +111,14 @@ pub struct Limit {
     starting: bool,
     window: Window,
     look: Option<Look>,
-    /// Seconds of high latency until the next look, and how many they were when it was ordered.
+    /// Seconds of high latency until the next look.
     look_in: f64,
+    /// How many they were when it was ordered: the next order doubles them.
     pause: f64,
     /// The most in flight in the last windows of normal latency.
     peak: f64,
     /// What is usually in flight at normal latency, at most in each window.
     usual: f64,
-    /// The last window's latency was high.
-    congested: bool,
     /// The last window's average in seconds.
     short: f64,
 }
@@ -198,7 +198,6 @@ impl Limit {
             pause: 0.0,
             peak: 0.0,
             usual: 0.0,
-            congested: false,
             short: 0.0,
         }
     }
@@ -281,7 +280,6 @@ impl Limit {
         } else {
             self.usual += (used - self.usual) / USUAL_WINDOWS.min(f64::from(self.windows));
         }
-        self.congested = congested;
         self.limit = self.limit.clamp(params.min.max(1) as f64, params.max.max(params.min).max(1) as f64);
     }
 
@@ -558,6 +556,13 @@ mod tests {
         limit
     }
 
+    /// Whether latency is high by this window: only one of normal latency lets the peak fade.
+    fn is_high(limit: Limit, window: &Window, seconds: f64) -> bool {
+        let mut next = Limit { peak: 2000.0, ..limit };
+        next.close(window, seconds, &WIDE);
+        next.peak == 2000.0
+    }
+
     /// In as much time as it takes that many at once to be answered (Little's law).
     fn after_all(mut limit: Limit, window: &Window) -> Limit {
         limit.close(window, window.sum / window.in_flight_max as f64, &WIDE);
@@ -617,11 +622,7 @@ mod tests {
         limit.close(&Window { squares: (even + 6.0) * 16.0, ..window(1.0, 1) }, 0.125, &WIDE);
         assert!((limit.variance - (even + 6.0 / LONG_WINDOWS)).abs() < 1e-12, "{} {even}", limit.variance);
         // While latency was never high, an answer that took more than a third of all the time says that it is too early.
-        let judged = |limit: &Limit| {
-            let mut next = limit.clone();
-            next.close(&window(4.0, 4), 0.25, &WIDE);
-            next.congested
-        };
+        let judged = |limit: &Limit| is_high(limit.clone(), &window(4.0, 4), 0.25);
         limit.close(&Window { longest: 2.0, ..window(1.0, 1) }, 0.25, &WIDE);
         assert_eq!((limit.seconds, limit.longest), (3.25, 2.0));
         assert!(
@@ -710,9 +711,9 @@ mod tests {
             (100.0, 1.0, 100, 54.0),
             (5.0, 0.25, 5, 5.0),
         ] {
+            assert_eq!(is_high(settled(limit), &window(short, used), 1.0), short > 0.1875);
             let limit = after(settled(limit), &window(short, used));
             assert_eq!(limit.limit, shrunk, "{short}, {used}");
-            assert_eq!(limit.congested, short > 0.1875);
             assert!(!limit.starting);
         }
         // Not below what is usual, which is forgotten slowly; and it is the most in flight that counts.
@@ -728,10 +729,10 @@ mod tests {
     #[test]
     fn what_chance_explains_is_not_high_latency() {
         let varied = || Limit { variance: 0.0625, ..settled(100.0) };
-        assert!(!after(varied(), &window(0.1875 + 0.25, 64)).congested);
-        let limit = after(varied(), &window(0.875, 64));
-        assert_eq!((limit.limit, limit.congested), (36.0, true));
-        assert!(after(varied(), &window(0.4376, 64)).congested);
+        assert!(!is_high(varied(), &window(0.1875 + 0.25, 64), 1.0));
+        assert!(is_high(varied(), &window(0.875, 64), 1.0));
+        assert_eq!(after(varied(), &window(0.875, 64)).limit, 36.0);
+        assert!(is_high(varied(), &window(0.4376, 64), 1.0));
     }
 
     #[test]
@@ -775,11 +776,6 @@ mod tests {
         assert_eq!([usual(1000, 60), usual(29, 60), usual(13, 58)], [31.0, 31.0, 32.0]);
     }
 
-    /// At 0.25 s the gradient is three quarters: of sixteen that and four more are sixteen, and nothing would ever change.
-    fn stuck() -> Limit {
-        Limit { congested: true, ..settled(16.0) }
-    }
-
     /// Ten answers in half a second, again and again.
     fn tens(mut limit: Limit, times: u32, short: f64, used: usize) -> Limit {
         let squares = 10.0 * (short - limit.long).powi(2);
@@ -791,8 +787,9 @@ mod tests {
 
     #[test]
     fn less_room_tells_a_queue_from_work_that_is_slow_by_itself() {
-        // Twice the latency goes by before it counts, then two windows are enough: they vary by nothing.
-        let before = tens(stuck(), 2, 0.25, 16);
+        // At 0.25 s the gradient is three quarters: of sixteen that and four more are sixteen, and nothing would ever
+        // change. Twice the latency goes by before it counts, then two windows are enough: they vary by nothing.
+        let before = tens(settled(16.0), 2, 0.25, 16);
         assert_eq!((before.limit, before.look.unwrap().before.samples), (16.0, 10.0));
         let looking = tens(before, 1, 0.25, 16);
         assert_eq!((looking.limit, looking.look.unwrap().after), (16.0 * LOOK, Some(Evidence::default())));
@@ -815,7 +812,7 @@ mod tests {
 
     #[test]
     fn a_look_ends_with_normal_latency_and_begins_anew_with_another_limit() {
-        let looking = tens(stuck(), 3, 0.25, 16);
+        let looking = tens(settled(16.0), 3, 0.25, 16);
         let queue = tens(looking.clone(), 1, 0.125, 12);
         assert!(queue.look.is_none() && (queue.pause, queue.look_in) == (PAUSE_MIN, PAUSE_MIN) && queue.limit < 20.0);
         assert_eq!(after(Limit { pause: 10.0, ..settled(100.0) }, &window(0.125, 8)).pause, 10.0 * PAUSE_FADES);
@@ -827,11 +824,11 @@ mod tests {
         assert!(nothing.look.is_none() && (nothing.limit, nothing.pause) == (16.0, 0.0));
         // While there is a look, no other shrink answers the same latency; before there is less room, one does.
         assert_eq!(tens(looking, 1, 0.9, 12).limit, 16.0 * LOOK);
-        let worse = tens(tens(stuck(), 2, 0.25, 16), 1, 0.5, 16);
+        let worse = tens(tens(settled(16.0), 2, 0.25, 16), 1, 0.5, 16);
         assert!(worse.limit == 12.0 && worse.look.is_none());
         // Nothing is looked at where a limit is not reached, or nothing can be taken away.
-        assert!(tens(stuck(), 3, 0.25, 15).look.is_none());
-        assert!(tens(Limit { limit: 1.0, ..stuck() }, 3, 0.25, 1).look.is_none());
+        assert!(tens(settled(16.0), 3, 0.25, 15).look.is_none());
+        assert!(tens(Limit { limit: 1.0, ..settled(16.0) }, 3, 0.25, 1).look.is_none());
         // A change of less than a tenth, or than one, is none.
         assert_eq!(after(Limit { usual: 7.1, ..settled(8.0) }, &window(1.0, 5)).limit, 8.0);
         assert_eq!(after(Limit { usual: 7.0, ..settled(8.0) }, &window(1.0, 5)).limit, 7.0);
@@ -847,7 +844,7 @@ mod tests {
         assert_eq!([19.0, 20.0].map(|samples| evidence(samples, 16.0).is_enough()), [false, true]);
         assert_eq!([459.0, 460.0].map(|samples| evidence(samples, 20.0).is_enough()), [false, true]);
         // The window's squares are about the average: what is added is about nothing.
-        let mut limit = Limit { look: Some(Look { from: 16.0, ..Look::default() }), ..stuck() };
+        let mut limit = Limit { look: Some(Look { from: 16.0, ..Look::default() }), ..settled(16.0) };
         let (sum, squares) = (8.0 * 0.125 + 8.0 * 0.375, 8.0 * 0.25 * 0.25);
         limit.close(&Window { samples: 16, sum, squares, ..window(0.25, 16) }, 0.5, &WIDE);
         assert_eq!(limit.look.unwrap().before, Evidence { samples: 16.0, sum: 4.0, squares: 1.25 });
