@@ -239,7 +239,7 @@ fn server_tls(map: Map<'_, '_>, wanted: bool) -> Option<ServerTls> {
     let client_auth = match (mode, ca) {
         (Some("request"), Some(ca)) => ClientAuth::Request { ca },
         (Some("require"), Some(ca)) => ClientAuth::Require { ca },
-        (Some("request" | "require"), None) => {
+        (Some("request" | "require"), None) if auth.is_read("ca") => {
             auth.context.problem(
                 &format!("{}.ca", auth.path),
                 auth.at("mode"),
@@ -272,6 +272,7 @@ pub fn certificate(map: &Map<'_, '_>) -> Option<CertificateFiles> {
     match (certificate, key) {
         (Some(certificate), Some(key)) => Some(CertificateFiles { certificate, key }),
         (None, None) => None,
+        (_, _) if !map.is_read("certificate") || !map.is_read("key") => None,
         (certificate, _) => {
             let missing = if certificate.is_some() { "key" } else { "certificate" };
             map.context.problem(&format!("{}.{missing}", map.path), None, "nothing", "both certificate and key", None);

@@ -99,7 +99,7 @@ fn server(
         Ok(server) => Some(server),
         Err(expected) => {
             let found = "a value that is not shown, because it may hold a password";
-            map.context.problem(&format!("{}.{key}", map.path), map.at(key), found, expected, None);
+            map.context.unreadable(&format!("{}.{key}", map.path), map.at(key), found, expected, None);
             None
         }
     }
