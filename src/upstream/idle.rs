@@ -22,9 +22,9 @@ use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 
+use super::clock::now;
 use super::h1::Conn;
 use super::learned::IdleTimeout;
-use super::pool::now;
 use super::sweep::{Sweep, Sweeper};
 use super::tally::Tally;
 use crate::core::fields::Fields;
