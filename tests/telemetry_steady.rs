@@ -36,11 +36,12 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn record<'a>(attempts: &'a [AttemptRecord], phases: &'a [(&'static str, Duration)]) -> RequestRecord<'a> {
+fn record(attempts: &[AttemptRecord]) -> RequestRecord<'_> {
     RequestRecord {
         request_id: "0f8fad5b-d9cb-469f-a165-70867728950e",
         started: SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456),
         duration: Duration::from_micros(12_345),
+        forwarded: Some(Duration::from_micros(150)),
         first_byte: Some(Duration::from_micros(10_001)),
         listener: "web",
         route: "api",
@@ -60,7 +61,6 @@ fn record<'a>(attempts: &'a [AttemptRecord], phases: &'a [(&'static str, Duratio
         bytes_in: 5,
         bytes_out: 1024,
         attempts,
-        phases,
         trace: Some(trace::new_context(0xabc, 0x12, false)),
         parent_span: 0x12,
         span: 0x34,
@@ -92,12 +92,7 @@ fn steady(format: Format, target: Target) -> u64 {
         reused: true,
         span: 7,
     }];
-    let phases = [
-        ("admit", Duration::from_micros(100)),
-        ("attempt", Duration::from_millis(9)),
-        ("stream", Duration::from_millis(3)),
-    ];
-    let record = record(&attempts, &phases);
+    let record = record(&attempts);
     let settle = |times: u32| {
         for _ in 0..times {
             worker.settle(&record, &route, Some(&upstream));

@@ -17,9 +17,12 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 /// Where something begins and ends in its buffer; heads are far below 4 GB.
 pub type Span = (u32, u32);
 
-/// The fields of a head.
+/// The fields of a head. One pointer: a head is handed on many times on its way.
 #[derive(Clone, Debug, Default)]
-pub struct Fields {
+pub struct Fields(Box<List>);
+
+#[derive(Clone, Debug, Default)]
+struct List {
     /// What the lines that came lie in.
     head: Bytes,
     /// What the lines that were put in lie in.
@@ -112,51 +115,51 @@ impl Fields {
 
     /// The bytes of the lines that came.
     pub fn lie_in(&mut self, head: Bytes) {
-        self.head = head;
+        self.0.head = head;
     }
 
     /// Takes everything out; the memory stays.
     pub fn clear(&mut self) {
-        self.head = Bytes::new();
-        self.made.clear();
-        self.lines.clear();
-        self.marks = 0;
+        self.0.head = Bytes::new();
+        self.0.made.clear();
+        self.0.lines.clear();
+        self.0.marks = 0;
     }
 
     #[inline]
     fn push(&mut self, line: Line) {
-        self.marks |= mark(line.key);
-        self.lines.push(line);
+        self.0.marks |= mark(line.key);
+        self.0.lines.push(line);
     }
 
     pub fn len(&self) -> usize {
-        self.lines.len()
+        self.0.lines.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.0.lines.is_empty()
     }
 
     /// Room that has been allocated: lines, and bytes of what is put in.
     pub fn capacity(&self) -> (usize, usize) {
-        (self.lines.capacity(), self.made.capacity())
+        (self.0.lines.capacity(), self.0.made.capacity())
     }
 
     pub fn reserve(&mut self, lines: usize, bytes: usize) {
-        self.lines.reserve(lines);
-        self.made.reserve(bytes);
+        self.0.lines.reserve(lines);
+        self.0.made.reserve(bytes);
     }
 
     /// The first value of a field; `name` is in lower case, as everywhere here.
     #[inline]
     pub fn get(&self, name: impl AsRef<str>) -> Option<Value<'_>> {
-        self.find(name.as_ref().as_bytes()).map(|at| self.value(&self.lines[at]))
+        self.find(name.as_ref().as_bytes()).map(|at| self.value(&self.0.lines[at]))
     }
 
     /// All values of a field, in their order.
     pub fn get_all<'f>(&'f self, name: &'f str) -> impl DoubleEndedIterator<Item = Value<'f>> {
         let key = key(name.as_bytes());
-        self.lines.iter().filter(move |line| self.is(line, key, name.as_bytes())).map(|line| self.value(line))
+        self.0.lines.iter().filter(move |line| self.is(line, key, name.as_bytes())).map(|line| self.value(line))
     }
 
     #[inline]
@@ -167,15 +170,15 @@ impl Fields {
     /// The first value of a field, to be kept or given on; one that came shares its bytes.
     #[inline]
     pub fn share(&self, name: impl AsRef<str>) -> Option<HeaderValue> {
-        self.find(name.as_ref().as_bytes()).and_then(|at| self.shared(&self.lines[at]))
+        self.find(name.as_ref().as_bytes()).and_then(|at| self.shared(&self.0.lines[at]))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Name<'_>, Value<'_>)> {
-        self.lines.iter().map(|line| (self.name(line), self.value(line)))
+        self.0.lines.iter().map(|line| (self.name(line), self.value(line)))
     }
 
     pub fn names(&self) -> impl Iterator<Item = Name<'_>> {
-        self.lines.iter().map(|line| self.name(line))
+        self.0.lines.iter().map(|line| self.name(line))
     }
 
     /// Appends the lines as they leave, but for those that are left out.
@@ -183,7 +186,7 @@ impl Fields {
     pub fn write(&self, out: &mut Vec<u8>, mut left_out: impl FnMut(Name<'_>) -> bool) {
         // Lines that lie behind one another are copied together.
         let mut run = (Lies::Head, (0, 0));
-        for line in &self.lines {
+        for line in &self.0.lines {
             if left_out(self.name(line)) {
                 continue;
             }
@@ -217,14 +220,14 @@ impl Fields {
     /// somebody else wrote must not stay in its place.
     pub fn make(&mut self, name: impl AsRef<str>, pieces: &[&[u8]]) {
         let line = self.put(name.as_ref(), pieces);
-        if may_stand(slice(&self.made, line.value)) { self.set(name.as_ref(), line) } else { self.remove(name) }
+        if may_stand(slice(&self.0.made, line.value)) { self.set(name.as_ref(), line) } else { self.remove(name) }
     }
 
     fn put(&mut self, name: &str, pieces: &[&[u8]]) -> Line {
-        let start = self.made.len() as u32;
-        write_line(&mut self.made, name.as_bytes(), pieces);
+        let start = self.0.made.len() as u32;
+        write_line(&mut self.0.made, name.as_bytes(), pieces);
         let colon = start + name.len() as u32;
-        let value = (colon + 2, self.made.len() as u32 - 2);
+        let value = (colon + 2, self.0.made.len() as u32 - 2);
         let key = key(name.as_bytes());
         Line { key, name: (start, colon), value, lies: Lies::Made, whole: true, sensitive: false }
     }
@@ -235,7 +238,7 @@ impl Fields {
             None => self.push(line),
             Some(first) => {
                 self.remove_from(first + 1, name.as_bytes());
-                self.lines[first] = line;
+                self.0.lines[first] = line;
             }
         }
     }
@@ -252,15 +255,15 @@ impl Fields {
     fn remove_from(&mut self, start: usize, name: &[u8]) {
         let mut start = start;
         while let Some(at) = self.find_from(start, key(name), name) {
-            self.lines.remove(at);
+            self.0.lines.remove(at);
             start = at;
         }
     }
 
     /// Takes out every line whose name is not to stay.
     pub fn retain(&mut self, mut stays: impl FnMut(Name<'_>) -> bool) {
-        let (head, made) = (&self.head, &self.made);
-        self.lines.retain(|line| {
+        let (head, made) = (&self.0.head, &self.0.made);
+        self.0.lines.retain(|line| {
             let buffer: &[u8] = if line.lies == Lies::Head { head } else { made };
             stays(Name { key: line.key, text: slice(buffer, line.name) })
         });
@@ -268,8 +271,8 @@ impl Fields {
 
     /// As the `http` crate has it, for HTTP/2; what came is shared.
     pub fn to_map(&self) -> HeaderMap {
-        let mut map = HeaderMap::with_capacity(self.lines.len());
-        for line in &self.lines {
+        let mut map = HeaderMap::with_capacity(self.0.lines.len());
+        for line in &self.0.lines {
             // The parser takes no other names and values than these.
             if let (Ok(name), Some(mut value)) = (HeaderName::from_bytes(self.name(line).text), self.shared(line)) {
                 value.set_sensitive(line.sensitive);
@@ -283,11 +286,11 @@ impl Fields {
     #[inline(always)]
     fn find(&self, name: &[u8]) -> Option<usize> {
         let key = key(name);
-        if self.marks & mark(key) == 0 { None } else { self.find_from(0, key, name) }
+        if self.0.marks & mark(key) == 0 { None } else { self.find_from(0, key, name) }
     }
 
     fn find_from(&self, start: usize, key: u32, name: &[u8]) -> Option<usize> {
-        let found = self.lines.get(start..)?.iter().position(|line| self.is(line, key, name));
+        let found = self.0.lines.get(start..)?.iter().position(|line| self.is(line, key, name));
         found.map(|at| start + at)
     }
 
@@ -309,15 +312,15 @@ impl Fields {
     #[inline]
     fn buffer(&self, lies: Lies) -> &[u8] {
         match lies {
-            Lies::Head => &self.head,
-            Lies::Made => &self.made,
+            Lies::Head => &self.0.head,
+            Lies::Made => &self.0.made,
         }
     }
 
     fn shared(&self, line: &Line) -> Option<HeaderValue> {
         match line.lies {
             Lies::Head => {
-                HeaderValue::from_maybe_shared(self.head.slice(line.value.0 as usize..line.value.1 as usize)).ok()
+                HeaderValue::from_maybe_shared(self.0.head.slice(line.value.0 as usize..line.value.1 as usize)).ok()
             }
             Lies::Made => HeaderValue::from_bytes(self.value(line).0).ok(),
         }

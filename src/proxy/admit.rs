@@ -9,13 +9,11 @@ use http::{Method, Uri};
 use super::exchange::Exchange;
 use super::local::Own;
 use super::refusal::Refusal;
-use super::upload::ClientBody;
 use crate::core::admission::Why;
 use crate::core::deadline;
 use crate::core::fields::Fields;
 use crate::core::priority::Priority;
 use crate::core::route::{Found, Params};
-use crate::http::Request;
 use crate::plan::{CheckKind, ListenerPlan, RoutePlan, Timeouts, UpstreamPlan};
 use crate::state::clock;
 use crate::state::places::Refused;
@@ -33,11 +31,11 @@ pub struct Chosen<'p> {
 pub fn route<'p>(
     listener: &ListenerPlan,
     exchange: &Exchange,
-    req: &Request<ClientBody>,
+    (method, headers, query): (&Method, &Fields, Option<&str>),
     path: &'p str,
 ) -> Result<Chosen<'p>, Refusal> {
     let host = host_only(&exchange.host);
-    match listener.router.find(host, path, &req.method, &req.headers, req.uri.query()) {
+    match listener.router.find(host, path, method, headers, query) {
         Found::Route { index, params } => Ok(Chosen { index, params }),
         Found::MethodNotAllowed { allow } => Err(Refusal::MethodNotAllowed { allow }),
         Found::None => Err(Refusal::RouteNotFound),

@@ -73,7 +73,7 @@ enum Kind {
     Full(Option<Bytes>),
     Stream(Stream),
     /// The app's, read to its end before the client has taken anything of it.
-    Whole(Whole),
+    Whole(Box<Whole>),
     /// Watched for a client that does not take it.
     Watched(Rc<RefCell<Taken>>),
     Broken(BodyError),
@@ -151,7 +151,7 @@ pub async fn hold(mut response: Response<Body>) -> Response<Body> {
         return response;
     }
     if stream.body.size_hint().exact().is_some_and(|length| length <= BUFFERED) {
-        let whole = stream.read().await;
+        let whole = Box::new(stream.read().await);
         (exchange.turn, exchange.place) = (None, None);
         let watched = whole.data.len() > UNWATCHED_MAX;
         body.kind = Kind::Whole(whole);
@@ -166,7 +166,7 @@ pub async fn hold(mut response: Response<Body>) -> Response<Body> {
 }
 
 /// Gives the response its exchange; from here on the body's end is the request's end.
-pub fn carry(mut exchange: Box<Exchange>, mut response: Response<Body>) -> Response<Body> {
+pub fn carry(mut exchange: Box<Exchange>, response: &mut Response<Body>) {
     exchange.answered(response.status.as_u16());
     let bodiless = exchange.method == Method::HEAD
         || response.status == StatusCode::NO_CONTENT
@@ -186,7 +186,6 @@ pub fn carry(mut exchange: Box<Exchange>, mut response: Response<Body>) -> Respo
         Some(tunnel) => tunnel.start(exchange),
         None => response.body.exchange = Some(exchange),
     }
-    response
 }
 
 impl Drop for Body {

@@ -12,7 +12,6 @@ use http::{Method, Uri, Version};
 use super::choose::Turn;
 use super::inbound::ClientUpgrade;
 use super::local::{Local, Own};
-use super::phase::Phase;
 use super::rates::Standing;
 use super::upgrade::Tunnel;
 use super::upload::Upload;
@@ -239,21 +238,14 @@ impl Exchange {
     fn record(&self, ended: Instant) {
         let at = |instant: Option<Instant>| instant.map(|at| at.saturating_duration_since(self.started));
         let duration = ended.saturating_duration_since(self.started);
-        let (forwarded, head) = (at(self.forwarded), at(self.first_byte));
-        let admitted = forwarded.unwrap_or(duration);
-        let answered = head.unwrap_or(duration);
-        let phases = [
-            (Phase::Admit.label(), admitted),
-            (Phase::Attempt.label(), answered.saturating_sub(admitted)),
-            (Phase::Stream.label(), duration.saturating_sub(answered)),
-        ];
         let route = self.route.as_deref();
         let none = &self.proxy.unrouted;
         let record = RequestRecord {
             request_id: self.request_id(),
             started: self.proxy.wall(self.started),
             duration,
-            first_byte: head,
+            forwarded: at(self.forwarded),
+            first_byte: at(self.first_byte),
             listener: self.listener.as_ref().map_or("", |listener| &listener.name),
             route: route.map_or("", |route| &route.name),
             upstream: self.upstream.as_ref().map(|upstream| &*upstream.name),
@@ -272,7 +264,6 @@ impl Exchange {
             bytes_in: self.upload.as_ref().map_or(0, Upload::bytes),
             bytes_out: self.bytes_out,
             attempts: &self.attempts,
-            phases: &phases,
             trace: self.trace,
             parent_span: self.parent_span,
             span: self.span,

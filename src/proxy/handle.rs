@@ -29,13 +29,13 @@ impl Proxy {
             self.unless_cut(work).await
         };
         let served = served.unwrap_or_else(|| Err(Refusal::DrainCut { sent: exchange.may_be_acted_on() }));
-        let answer = match served {
+        let mut answer = match served {
             Ok(response) => response,
             Err(refusal) => refusal.answer(&mut exchange), // the only place that invents a response
         };
-        let answer = respond::dress(&exchange, answer);
+        respond::dress(&exchange, &mut answer);
         let http2 = !exchange.is_http1();
-        let answer = body::carry(exchange, answer);
+        body::carry(exchange, &mut answer);
         if http2 { body::hold(answer).await } else { answer }
     }
 }
@@ -58,7 +58,7 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
     let listener = exchange.listener.clone().ok_or(Refusal::ListenerGone)?;
 
     // route
-    let received = req.uri.clone();
+    let received = std::mem::take(&mut req.uri); // made again by `prepare`
     let normalised = normalise(&received, &listener)?;
     if exchange.plan.health_on_listener
         && let Some(answer) = readiness::answer(exchange, &req.method, &normalised)
@@ -70,7 +70,7 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
     {
         return Ok(answer);
     }
-    let chosen = admit::route(&listener, exchange, &req, &normalised)?;
+    let chosen = admit::route(&listener, exchange, (&req.method, &req.headers, received.query()), &normalised)?;
     let Some(led) = plan.route(listener.slot, chosen.index) else { return Err(Refusal::RouteNotFound) };
     let route = &led.plan;
     exchange.route = Some(route.clone());
@@ -81,7 +81,7 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
     // redirect
     let rewrite = match &route.action {
         Action::Redirect { to, status } => {
-            return Ok(redirect::to_target(to, *status, &chosen.params, req.uri.query()));
+            return Ok(redirect::to_target(to, *status, &chosen.params, received.query()));
         }
         Action::Forward { rewrite, .. } => rewrite,
     };
@@ -102,7 +102,12 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
     admit::place(exchange, upstream).await?;
 
     // attempt, then respond
-    let way = Way { normalised: &normalised, judged: !listener.router.is_blind_to_paths(), rewrite: rewrite.as_ref() };
+    let way = Way {
+        received: &received,
+        normalised: &normalised,
+        judged: !listener.router.is_blind_to_paths(),
+        rewrite: rewrite.as_ref(),
+    };
     let upgrade = identify::prepare(exchange, &mut req, way);
     let answered = attempt::forward(exchange, req, upgrade.as_deref()).await;
     admit::learn(exchange, &answered);

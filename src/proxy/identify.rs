@@ -61,7 +61,7 @@ pub fn prepare(exchange: &mut Exchange, req: &mut Request<ClientBody>, way: Way<
     let upgrade = headers::upgrade_token(&req.method, req.version, &req.headers);
     let version = req.version;
     exchange.client_upgrade = req.body.take_upgrade();
-    req.uri = target(&req.uri, way);
+    req.uri = target(way);
     req.version = Version::HTTP_11;
     let fields = &mut req.headers;
     headers::strip_request(fields);
@@ -93,6 +93,7 @@ pub fn prepare(exchange: &mut Exchange, req: &mut Request<ClientBody>, way: Way<
 /// Where the request was judged to lead.
 #[derive(Clone, Copy)]
 pub struct Way<'a> {
+    pub received: &'a Uri,
     /// The path as routes saw it.
     pub normalised: &'a str,
     /// Some routes look at paths: then the app must not read another way into it than we did.
@@ -103,7 +104,8 @@ pub struct Way<'a> {
 /// Origin form, with the route's prefix replaced. The path is forwarded as it was received, but for two cases: a
 /// route's rewriting must not be stepped around by writing the prefix differently, and dot segments are resolved where
 /// routes were chosen by what they lead to.
-fn target(uri: &Uri, way: Way<'_>) -> Uri {
+fn target(way: Way<'_>) -> Uri {
+    let uri = way.received;
     let received = uri.path();
     let changed = way.normalised != received;
     let path = if changed && way.judged && path::has_dot_segments(received) { way.normalised } else { received };

@@ -47,3 +47,14 @@ impl Phase {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::PHASES;
+
+    #[test]
+    fn the_phases_that_are_timed_are_called_as_they_are_here() {
+        assert_eq!(PHASES, [Phase::Admit, Phase::Attempt, Phase::Stream].map(Phase::label));
+    }
+}

@@ -49,7 +49,7 @@ pub fn answer(
 }
 
 /// What every response gets, the app's and ours: id, security headers, the route's edits, the end of the connection.
-pub fn dress(exchange: &Exchange, mut response: Response<Body>) -> Response<Body> {
+pub fn dress(exchange: &Exchange, response: &mut Response<Body>) {
     let fields = &mut response.headers;
     if !exchange.outbound() {
         fields.make(X_REQUEST_ID, &[exchange.request_id.as_bytes()]);
@@ -75,5 +75,4 @@ pub fn dress(exchange: &Exchange, mut response: Response<Body>) -> Response<Body
     if closing && exchange.is_http1() && response.status != StatusCode::SWITCHING_PROTOCOLS {
         response.headers.insert("connection", HeaderValue::from_static("close"));
     }
-    response
 }

@@ -34,8 +34,9 @@ impl Proxy {
         let mut exchange = Exchange::open(self, peer, &req);
         identify::identify(&mut exchange, &req.headers);
         exchange.notes.push(why.to_owned());
-        let answer = refusal.answer(&mut exchange);
-        let answer = respond::dress(&exchange, answer);
-        body::carry(exchange, answer)
+        let mut answer = refusal.answer(&mut exchange);
+        respond::dress(&exchange, &mut answer);
+        body::carry(exchange, &mut answer);
+        answer
     }
 }

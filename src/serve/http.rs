@@ -27,6 +27,7 @@ use super::worker::Seat;
 use crate::http::HeadProblem;
 use crate::http::fields::FIELDS_MAX;
 use crate::proxy::{Body, ClientBody, Peer, Proxy};
+use crate::state::clock;
 use crate::upstream::rt::LocalExecutor;
 
 /// Bytes of a request head.
@@ -174,7 +175,7 @@ where
     let mut watch = Watch::new(seat, activity, limits);
     poll_fn(|cx| {
         loop {
-            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+            if let Poll::Ready(result) = clock::hold(|| connection.as_mut().poll(cx)) {
                 return Poll::Ready(ended(result));
             }
             if activity.is_abused() {

@@ -1,6 +1,6 @@
 //! The only reader of time and randomness; everything else is handed the values, so that it can be simulated.
 //!
-//! Time goes through tokio so that a test can pause it. Randomness is for jitter, sampling and identifiers that must
+//! The monotonic clock is read one floor below, where connections are timed, too. Randomness is for jitter, sampling and identifiers that must
 //! be unique; nothing here is a secret, so a small per-thread generator seeded by the operating system is enough.
 
 use std::cell::Cell;
@@ -8,10 +8,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
-/// The monotonic time.
-pub fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
+pub use crate::upstream::clock::{hold, now};
 
 /// The wall-clock time, for logs, spans and certificates; never for measuring.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]

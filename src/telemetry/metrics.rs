@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::record::{AttemptRecord, Fate, RequestRecord};
+use super::record::{AttemptRecord, Fate, PHASES, RequestRecord};
 use super::shard::{Buckets, Cells, Counter, Labelled};
 
 /// The counters of one route; one shard per worker.
@@ -117,15 +117,16 @@ impl UpstreamMetrics {
 #[repr(align(128))]
 pub(super) struct WorkerShard {
     pub probes: Counter,
-    pub phases: Labelled<Cells, PHASES_MAX>,
+    /// One for each of the [`PHASES`].
+    pub phases: [Cells; PHASES.len()],
     pub log_dropped: Counter,
     pub spans_dropped: Counter,
 }
 
 impl WorkerShard {
     pub fn settle(&self, record: &RequestRecord<'_>) {
-        for (phase, duration) in record.phases {
-            self.phases.of(phase).record(*duration);
+        for (cells, duration) in self.phases.iter().zip(record.phases()) {
+            cells.record(duration);
         }
     }
 }
@@ -260,7 +261,6 @@ const STATUS_OK: usize = 5;
 const OUTCOMES_MAX: usize = 32;
 /// Different reasons, with their fates, that one route counts; the proxy has some forty.
 const REASONS_MAX: usize = 96;
-const PHASES_MAX: usize = 16;
 /// Routes, and upstreams, that are remembered although no plan names them.
 const NAMES_MAX: usize = 2048;
 

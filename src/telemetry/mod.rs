@@ -38,7 +38,7 @@ use arc_swap::ArcSwap;
 pub use metrics::{RouteMetrics, UpstreamMetrics};
 pub use options::{Format, LogOptions, Options, Target, TelemetryError, TraceOptions};
 pub use prometheus::PrometheusWriter;
-pub use record::{ABANDONED, AttemptRecord, Fate, RequestRecord};
+pub use record::{ABANDONED, AttemptRecord, Fate, PHASES, RequestRecord};
 pub use snapshot::{Merged, Quantiles, RouteSnapshot, UpstreamSnapshot};
 
 use access_log::Lines;

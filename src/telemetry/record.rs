@@ -14,6 +14,8 @@ pub struct RequestRecord<'a> {
     pub started: SystemTime,
     /// From the first byte of the request to the last of the answer.
     pub duration: Duration,
+    /// From the start to the first attempt; `None` if there was none.
+    pub forwarded: Option<Duration>,
     /// From the start to the app's response head.
     pub first_byte: Option<Duration>,
     pub listener: &'a str,
@@ -40,8 +42,6 @@ pub struct RequestRecord<'a> {
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub attempts: &'a [AttemptRecord],
-    /// Consecutive steps and how long each took.
-    pub phases: &'a [(&'static str, Duration)],
     pub trace: Option<trace::Context>,
     /// The caller's span; 0 if there was none.
     pub parent_span: u64,
@@ -54,6 +54,11 @@ pub struct RequestRecord<'a> {
 }
 
 impl RequestRecord<'_> {
+    /// How long it was in each of the [`PHASES`].
+    pub fn phases(&self) -> [Duration; 3] {
+        phases(self.duration, self.forwarded, self.first_byte)
+    }
+
     /// Whether nobody has reason to look at this request: it went well for the client and for us.
     pub fn succeeded(&self) -> bool {
         matches!(self.fate, Fate::Ok | Fate::Upgraded) && self.status < 400
@@ -66,6 +71,15 @@ impl RequestRecord<'_> {
             Fate::Ok | Fate::Refused | Fate::ClientGone | Fate::Upgraded => self.status >= 500,
         }
     }
+}
+
+/// The consecutive steps that are timed: before the first attempt, until the app's response head, until the end.
+pub const PHASES: [&str; 3] = ["admit", "attempt", "stream"];
+
+/// How long each of the [`PHASES`] of a request took; what never began took no time.
+pub fn phases(duration: Duration, forwarded: Option<Duration>, first_byte: Option<Duration>) -> [Duration; 3] {
+    let (forwarded, answered) = (forwarded.unwrap_or(duration), first_byte.unwrap_or(duration));
+    [forwarded, answered.saturating_sub(forwarded), duration.saturating_sub(answered)]
 }
 
 /// What became of a request.
@@ -146,16 +160,24 @@ pub const ANSWERED: &str = "answered";
 /// The outcome of an attempt whose request ended first: the client left, or the drain's time was over.
 pub const ABANDONED: &str = "abandoned";
 
-/// `1.1` for HTTP/1.1, as OpenTelemetry's `network.protocol.version` has it.
-pub fn protocol(version: http::Version) -> &'static str {
+/// The versions as OpenTelemetry's `network.protocol.version` has them.
+pub const PROTOCOLS: [&str; 5] = ["1.1", "1.0", "0.9", "2", "3"];
+
+/// The place among the [`PROTOCOLS`].
+pub fn protocol_place(version: http::Version) -> u8 {
     match version {
-        http::Version::HTTP_09 => "0.9",
-        http::Version::HTTP_10 => "1.0",
-        http::Version::HTTP_2 => "2",
-        http::Version::HTTP_3 => "3",
+        http::Version::HTTP_10 => 1,
+        http::Version::HTTP_09 => 2,
+        http::Version::HTTP_2 => 3,
+        http::Version::HTTP_3 => 4,
         // `http::Version` is not an enum of ours and cannot be matched to its end; what is left is 1.1.
-        _ => "1.1",
+        _ => 0,
     }
+}
+
+/// `1.1` for HTTP/1.1.
+pub fn protocol(version: http::Version) -> &'static str {
+    PROTOCOLS[usize::from(protocol_place(version))]
 }
 
 #[cfg(test)]
@@ -168,6 +190,7 @@ pub(super) mod tests {
             request_id: "req-1",
             started: SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456),
             duration: Duration::from_micros(12_345),
+            forwarded: Some(Duration::from_micros(150)),
             first_byte: Some(Duration::from_micros(10_001)),
             listener: "web",
             route: "api",
@@ -187,7 +210,6 @@ pub(super) mod tests {
             bytes_in: 5,
             bytes_out: 1024,
             attempts: &[],
-            phases: &[],
             trace: Some(trace::Context { trace_id: 0xabc, parent_id: 0x12, sampled: true, random: true }),
             parent_span: 0x12,
             span: 0x34,
@@ -195,6 +217,14 @@ pub(super) mod tests {
             probe: false,
             notes: &[],
         }
+    }
+
+    #[test]
+    fn the_phases_are_the_whole_request() {
+        let ms = Duration::from_millis;
+        assert_eq!(phases(ms(10), Some(ms(1)), Some(ms(4))), [ms(1), ms(3), ms(6)]);
+        assert_eq!(phases(ms(10), Some(ms(1)), None), [ms(1), ms(9), ms(0)]);
+        assert_eq!(phases(ms(10), None, None), [ms(10), ms(0), ms(0)]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use super::metrics::{CLASSES, METHODS, RouteMetrics, RouteShard, STATUSES, UpstreamMetrics, WorkerShard};
-use super::record::Fate;
+use super::record::{Fate, PHASES};
 use super::shard::{BucketTotals, Cells, Counter, Label, Labelled};
 use crate::core::histogram;
 
@@ -183,11 +183,8 @@ pub(super) fn labelled<'a, const N: usize, L: Label + Ord + 'a>(
 
 /// How long the phases of requests took.
 pub(super) fn phases(workers: &[WorkerShard]) -> BTreeMap<&'static str, Quantiles> {
-    let mut all: BTreeMap<&'static str, Vec<&Cells>> = BTreeMap::new();
-    for (phase, cells) in workers.iter().flat_map(|shard| shard.phases.iter()) {
-        all.entry(phase).or_default().push(cells);
-    }
-    all.into_iter().map(|(phase, cells)| (phase, Quantiles::of(&Merged::of(cells.into_iter())))).collect()
+    let of = |place: usize| Quantiles::of(&Merged::of(workers.iter().map(|shard| &shard.phases[place])));
+    PHASES.into_iter().enumerate().map(|(place, phase)| (phase, of(place))).collect()
 }
 
 impl RouteMetrics {

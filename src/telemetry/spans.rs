@@ -11,7 +11,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use super::access_log::host_and_port;
 use super::exporter::Exporter;
 use super::options::TraceOptions;
-use super::record::{self, AttemptRecord, Fate, RequestRecord};
+use super::record::{self, AttemptRecord, Fate, PHASES, RequestRecord};
 use crate::core::redact;
 
 /// One worker's spans that have not been handed over.
@@ -111,9 +111,9 @@ fn server_attributes(record: &RequestRecord<'_>, redacted: &[String]) -> Vec<Key
 fn phases(record: &RequestRecord<'_>) -> SpanEvents {
     let mut events = SpanEvents::default();
     let mut began = Duration::ZERO;
-    for (phase, took) in record.phases {
-        events.events.push(Event::new(*phase, record.started + began, Vec::new(), 0));
-        began = began.saturating_add(*took);
+    for (phase, took) in PHASES.into_iter().zip(record.phases()) {
+        events.events.push(Event::new(phase, record.started + began, Vec::new(), 0));
+        began = began.saturating_add(took);
     }
     events
 }
@@ -217,8 +217,7 @@ mod tests {
             span,
         };
         let attempts = [attempt(5, "reset", 0, 1), attempt(6, "answered", 200, 4)];
-        let phases = [("admit", Duration::from_millis(1)), ("attempt", Duration::from_millis(5))];
-        let record = RequestRecord { attempts: &attempts, phases: &phases, ..record() };
+        let record = RequestRecord { attempts: &attempts, forwarded: Some(Duration::from_millis(1)), ..record() };
         let spans = spans(&record, &TraceOptions::default());
         let [server, first, second] = &spans[..] else { panic!("{spans:?}") };
         assert_eq!((server.name.as_ref(), &server.span_kind), ("GET api", &SpanKind::Server));

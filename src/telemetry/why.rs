@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 
-use super::record::{self, Fate, RequestRecord};
+use super::record::{self, AttemptRecord, Fate, RequestRecord};
 use super::text::{self, Calendar};
 use super::words;
 
@@ -20,6 +20,7 @@ pub fn encode(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
     for number in [
         text::nanos(since),
         text::nanos(record.duration),
+        record.forwarded.map_or(u64::MAX, text::nanos),
         record.first_byte.map_or(u64::MAX, text::nanos),
         record.bytes_in,
         record.bytes_out,
@@ -35,40 +36,46 @@ pub fn encode(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
     out.extend_from_slice(&client.octets());
     out.extend_from_slice(&record.status.to_le_bytes());
     let v4 = record.client.is_ipv4();
-    out.extend_from_slice(&[record.fate as u8, u8::from(record.sampled), u8::from(record.probe), u8::from(v4)]);
+    let https = record.scheme == "https";
+    out.extend_from_slice(&[
+        record.fate as u8,
+        u8::from(record.sampled),
+        u8::from(record.probe),
+        u8::from(v4),
+        u8::from(https),
+        record::protocol_place(record.version),
+    ]);
     let none = "";
     for text in [
         record.listener,
         record.route,
         record.upstream.unwrap_or(none),
-        record.endpoint.unwrap_or(none),
         record.method,
-        record.scheme,
         record.host,
         record.path,
-        record::protocol(record.version),
         record.user_agent.unwrap_or(none),
         record.reason,
     ] {
         string(out, text);
     }
-    out.push(record.attempts.len().min(LIST_MAX) as u8);
-    for attempt in record.attempts.iter().take(LIST_MAX) {
+    attempts(out, record.attempts);
+    out.push(record.notes.len().min(LIST_MAX) as u8);
+    for note in record.notes.iter().take(LIST_MAX) {
+        string(out, note);
+    }
+}
+
+/// Of many attempts the first ones and the last, whose endpoint is the request's.
+fn attempts(out: &mut Vec<u8>, all: &[AttemptRecord]) {
+    out.push(all.len().min(LIST_MAX) as u8);
+    let (first, last) = all.split_at(if all.len() > LIST_MAX { LIST_MAX - 1 } else { all.len() });
+    for attempt in first.iter().chain(last.last()) {
         out.extend_from_slice(&text::nanos(attempt.started_after).to_le_bytes());
         out.extend_from_slice(&text::nanos(attempt.duration).to_le_bytes());
         out.extend_from_slice(&attempt.status.to_le_bytes());
         out.push(u8::from(attempt.reused));
         string(out, attempt.outcome);
         string(out, &attempt.endpoint);
-    }
-    out.push(record.phases.len().min(LIST_MAX) as u8);
-    for (phase, duration) in record.phases.iter().take(LIST_MAX) {
-        out.extend_from_slice(&text::nanos(*duration).to_le_bytes());
-        string(out, phase);
-    }
-    out.push(record.notes.len().min(LIST_MAX) as u8);
-    for note in record.notes.iter().take(LIST_MAX) {
-        string(out, note);
     }
 }
 
@@ -79,6 +86,7 @@ pub struct Remembered<'a> {
     pub request_id: &'a str,
     pub started: Duration,
     pub duration: Duration,
+    pub forwarded: Option<Duration>,
     pub first_byte: Option<Duration>,
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -101,7 +109,6 @@ pub struct Remembered<'a> {
     pub user_agent: &'a str,
     pub reason: &'a str,
     pub attempts: Vec<Attempt<'a>>,
-    pub phases: Vec<(&'a str, Duration)>,
     pub notes: Vec<&'a str>,
 }
 
@@ -134,18 +141,32 @@ pub fn decode(entry: &[u8]) -> Option<Remembered<'_>> {
     let trace_id = u128::from_le_bytes(reader.array()?);
     let request_id = reader.string()?;
     let (started, duration) = (reader.duration()?, reader.duration()?);
-    let first_byte = Some(reader.number()?).filter(|nanos| *nanos != u64::MAX).map(Duration::from_nanos);
+    let (forwarded, first_byte) = (reader.time()?, reader.time()?);
     let (bytes_in, bytes_out, span, parent_span) =
         (reader.number()?, reader.number()?, reader.number()?, reader.number()?);
     let client = Ipv6Addr::from(reader.array::<16>()?);
     let status = u16::from_le_bytes(reader.array()?);
-    let [fate, sampled, probe, v4] = reader.array()?;
+    let [fate, sampled, probe, v4, https, protocol] = reader.array()?;
     let client = client.to_ipv4_mapped().filter(|_| v4 == 1).map_or(IpAddr::V6(client), IpAddr::V4);
+    let (listener, route, upstream) = (reader.string()?, reader.string()?, reader.string()?);
+    let (method, host, path) = (reader.string()?, reader.string()?, reader.string()?);
+    let (user_agent, reason) = (reader.string()?, reader.string()?);
+    let attempts = reader.list(|reader| {
+        Some(Attempt {
+            started_after: reader.duration()?,
+            duration: reader.duration()?,
+            status: u16::from_le_bytes(reader.array()?),
+            reused: reader.array::<1>()? == [1],
+            outcome: reader.string()?,
+            endpoint: reader.string()?,
+        })
+    })?;
     Some(Remembered {
         trace_id,
         request_id,
         started,
         duration,
+        forwarded,
         first_byte,
         bytes_in,
         bytes_out,
@@ -156,33 +177,29 @@ pub fn decode(entry: &[u8]) -> Option<Remembered<'_>> {
         fate: *Fate::ALL.get(usize::from(fate))?,
         sampled: sampled == 1,
         probe: probe == 1,
-        listener: reader.string()?,
-        route: reader.string()?,
-        upstream: reader.string()?,
-        endpoint: reader.string()?,
-        method: reader.string()?,
-        scheme: reader.string()?,
-        host: reader.string()?,
-        path: reader.string()?,
-        protocol: reader.string()?,
-        user_agent: reader.string()?,
-        reason: reader.string()?,
-        attempts: reader.list(|reader| {
-            Some(Attempt {
-                started_after: reader.duration()?,
-                duration: reader.duration()?,
-                status: u16::from_le_bytes(reader.array()?),
-                reused: reader.array::<1>()? == [1],
-                outcome: reader.string()?,
-                endpoint: reader.string()?,
-            })
-        })?,
-        phases: reader.list(|reader| reader.duration().and_then(|duration| Some((reader.string()?, duration))))?,
+        listener,
+        route,
+        upstream,
+        endpoint: attempts.last().map_or("", |attempt| attempt.endpoint),
+        method,
+        scheme: if https == 1 { "https" } else { "http" },
+        host,
+        path,
+        protocol: record::PROTOCOLS.get(usize::from(protocol))?,
+        user_agent,
+        reason,
+        attempts,
         notes: reader.list(|reader| reader.string())?,
     })
 }
 
 impl Remembered<'_> {
+    /// The phases and how long each took.
+    pub fn phases(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+        let times = record::phases(self.duration, self.forwarded, self.first_byte);
+        record::PHASES.into_iter().zip(times)
+    }
+
     /// When it ended, since 1970: the order of `recent`.
     pub fn ended(&self) -> Duration {
         self.started.saturating_add(self.duration)
@@ -194,7 +211,7 @@ impl Remembered<'_> {
         let span = |id: u64| if id == 0 { Value::Null } else { json!(format!("{id:016x}")) };
         let trace_id = Some(self.trace_id).filter(|id| *id != 0).map(|id| format!("{id:032x}"));
         let phases: Map<String, Value> =
-            self.phases.iter().map(|(phase, took)| ((*phase).to_owned(), json!(took.as_secs_f64()))).collect();
+            self.phases().map(|(phase, took)| (phase.to_owned(), json!(took.as_secs_f64()))).collect();
         json!({
             "request_id": self.request_id,
             "started": self.started.as_secs_f64(),
@@ -253,7 +270,9 @@ fn timestamp(since: Duration) -> String {
 fn string(out: &mut Vec<u8>, text: &str) {
     let text = cut(text);
     out.extend_from_slice(&(text.len() as u16).to_le_bytes());
-    out.extend_from_slice(text.as_bytes());
+    if !text.is_empty() {
+        out.extend_from_slice(text.as_bytes());
+    }
 }
 
 /// At most `TEXT_MAX` bytes of a text, whole characters.
@@ -285,6 +304,11 @@ impl<'a> Reader<'a> {
         self.number().map(Duration::from_nanos)
     }
 
+    /// One that may not have come.
+    fn time(&mut self) -> Option<Option<Duration>> {
+        self.number().map(|nanos| (nanos != u64::MAX).then(|| Duration::from_nanos(nanos)))
+    }
+
     fn string(&mut self) -> Option<&'a str> {
         let length = u16::from_le_bytes(self.array()?);
         let (head, rest) = self.0.split_at_checked(usize::from(length))?;
@@ -300,7 +324,7 @@ impl<'a> Reader<'a> {
 
 /// Bytes of any one text that are remembered.
 const TEXT_MAX: usize = 512;
-/// Attempts, phases and notes that are remembered, each.
+/// Attempts and notes that are remembered, each.
 const LIST_MAX: usize = 8;
 
 #[cfg(test)]
@@ -329,9 +353,8 @@ mod tests {
             reused: true,
             span: 5,
         }];
-        let phases = [("admit", Duration::from_micros(150)), ("attempt", Duration::from_millis(9))];
         let notes = ["a note".to_owned()];
-        let bytes = entry(&RequestRecord { attempts: &attempts, phases: &phases, notes: &notes, ..record() });
+        let bytes = entry(&RequestRecord { attempts: &attempts, notes: &notes, ..record() });
         let told = decode(&bytes).unwrap().tell();
         for (name, expected) in [
             ("request_id", json!("req-1")),
@@ -345,7 +368,7 @@ mod tests {
             ("trace_id", json!("00000000000000000000000000000abc")),
             ("span_id", json!("0000000000000034")),
             ("notes", json!(["a note"])),
-            ("phases", json!({"admit": 0.00015, "attempt": 0.009})),
+            ("phases", json!({"admit": 0.00015, "attempt": 0.009851, "stream": 0.002344})),
             ("words", json!("The app answered 200 in 12.3 ms.")),
         ] {
             assert_eq!(told[name], expected, "{name}");
@@ -378,20 +401,17 @@ mod tests {
         };
         let attempts = vec![attempt; 100];
         let notes = vec![long.clone(); 100];
-        let phases = vec![("phase", Duration::MAX); 300];
         let bytes = entry(&RequestRecord {
             request_id: &long,
             listener: &long,
             route: &long,
             upstream: Some(&long),
-            endpoint: Some(&long),
             method: &long,
             host: &long,
             path: &long,
             user_agent: Some(&long),
             attempts: &attempts,
             notes: &notes,
-            phases: &phases,
             client: "2001:db8::1".parse().unwrap(),
             ..record()
         });

@@ -87,10 +87,10 @@ fn sentence(note: &str) -> String {
 
 /// Where the time went, if one phase had most of it.
 fn time(request: &Remembered<'_>) -> Option<String> {
-    let (phase, took) = request.phases.iter().max_by_key(|(_, took)| *took)?;
+    let (phase, took) = request.phases().max_by_key(|(_, took)| *took)?;
     let share = took.as_secs_f64() / request.duration.as_secs_f64();
     let worth_saying = request.duration >= SLOW && (0.5..=1.0).contains(&share);
-    worth_saying.then(|| format!("{:.0} % of the time ({}) went to the phase `{phase}`.", share * 100.0, span(*took)))
+    worth_saying.then(|| format!("{:.0} % of the time ({}) went to the phase `{phase}`.", share * 100.0, span(took)))
 }
 
 fn span(duration: Duration) -> String {
@@ -154,14 +154,14 @@ mod tests {
             span: 0,
         };
         let attempts = [attempt("status_503", 503, 4, true), attempt("first_byte_timeout", 0, 2_000, false)];
-        let phases = [("admit", Duration::from_millis(1)), ("attempt", Duration::from_millis(2_004))];
         let slow = RequestRecord {
             status: 504,
             fate: Fate::TimedOut,
             reason: "first_byte_timeout",
             duration: Duration::from_millis(2_005),
             attempts: &attempts,
-            phases: &phases,
+            forwarded: Some(Duration::from_millis(1)),
+            first_byte: None,
             ..record()
         };
         assert_eq!(

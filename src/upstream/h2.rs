@@ -23,8 +23,8 @@ use hyper::client::conn::http2::SendRequest;
 use tokio::sync::Notify;
 
 use super::body::{Outgoing, Watch, Watched};
+use super::clock::now;
 use super::connect::ConnectError;
-use super::pool::now;
 use super::response::Lease;
 use super::sweep::{Sweep, Sweeper};
 use super::tally::Tally;

@@ -22,9 +22,9 @@ use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 
+use super::clock::now;
 use super::h1::Conn;
 use super::learned::IdleTimeout;
-use super::pool::now;
 use super::sweep::{Sweep, Sweeper};
 use super::tally::Tally;
 use crate::core::fields::Fields;
@@ -144,12 +144,19 @@ impl<B: 'static> Idle<B> {
         if !self.is_alive(&conn) {
             return self.closed_after(Duration::ZERO);
         }
-        conn.idle_since.set(Some(now()));
         let mut stack = self.stack.borrow_mut();
-        let oldest = if stack.len() >= self.max { stack.pop_front() } else { None };
+        let evicted = if stack.len() < self.max {
+            None
+        } else if self.learned.borrow().is_kept() {
+            stack.pop_front()
+        } else {
+            // Only a connection that rests can show that the app keeps them, and under load only the oldest does.
+            return;
+        };
+        conn.idle_since.set(Some(now()));
         stack.push_back(conn);
         drop(stack);
-        discard(oldest);
+        discard(evicted);
         self.sweeper.ensure(&self.me, self.timeout);
     }
 
@@ -359,6 +366,7 @@ mod tests {
         let (runtime, local) = worker();
         local.block_on(&runtime, async {
             let idle = idle(2);
+            idle.survived(Duration::from_millis(100));
             let mut oldest = put(&idle, Duration::from_secs(3)).await;
             let mut older = put(&idle, Duration::from_secs(2)).await;
             let mut newest = put(&idle, Duration::from_secs(1)).await;
@@ -379,6 +387,24 @@ mod tests {
             assert!(idle.pop(since + TIMEOUT, true).is_none());
             assert!(closed(&mut newest).await);
             assert_eq!((idle.len(), idle.learned()), (0, None));
+        });
+    }
+
+    #[test]
+    fn the_oldest_stays_until_it_has_shown_that_the_app_keeps_connections() {
+        let (runtime, local) = worker();
+        local.block_on(&runtime, async {
+            let idle = idle(2);
+            let _oldest = put(&idle, Duration::from_millis(99)).await;
+            let _other = put(&idle, Duration::ZERO).await;
+            let mut newcomer = {
+                let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+                idle.put(Conn::new(Io::Plain(Socket::from(ours)), &idle));
+                theirs
+            };
+            assert!(closed(&mut newcomer).await);
+            let since = idle.stack.borrow()[0].idle_since.get().expect("idle");
+            assert!(idle.pop(since + Duration::from_millis(100), false).is_some(), "it had rested for long enough");
         });
     }
 

@@ -95,7 +95,7 @@ const SURVIVORS_TO_FORGET: u32 = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::pool::now;
+    use crate::upstream::clock::now;
 
     const fn ms(n: u64) -> Duration {
         Duration::from_millis(n)

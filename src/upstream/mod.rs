@@ -12,6 +12,7 @@
 //! HTTP/1.1 is our own codec, HTTP/2 is hyper's. Informational answers but 101 are skipped, so 100 and 103 from the app
 //! do not travel further.
 
+pub mod clock;
 mod pool;
 mod spec;
 

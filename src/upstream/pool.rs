@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::UPGRADE;
@@ -16,6 +16,7 @@ use http::{HeaderValue, StatusCode};
 use http_body::Body;
 
 use super::body::{RequestBody, Watched};
+use super::clock::now;
 use super::connect::{Alpn, ConnectError, ConnectProblem, Connected, To, open};
 use super::error::{BoxError, SendError};
 use super::h1::{Conn, Failed};
@@ -326,12 +327,6 @@ enum Found<B> {
     Http2(Seat<B>),
     /// As [`Sent::NotHttp2`].
     Http1(Option<Rc<Conn<B>>>),
-}
-
-/// The clock of this room: tokio's, so that paused tests are exact. Read when a connection is taken and when it
-/// becomes idle; floor 1 cannot see the clock of `state`.
-pub(super) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 /// Each try takes a connection that gave the request back out of use, so this is reached only when an app closes

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::pool::now;
+use super::clock::now;
 
 /// One look-up: at least one address, at most [`ADDRESSES_MAX`], in the order to try them.
 pub(super) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {

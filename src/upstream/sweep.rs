@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 
-use super::pool::now;
+use super::clock::now;
 
 /// A set of connections that can be swept.
 pub(super) trait Sweep {

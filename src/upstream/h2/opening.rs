@@ -20,9 +20,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Notify;
 
 use super::{Multiplex, STREAMS_MAX, Streams, Usage};
+use crate::upstream::clock::now;
 use crate::upstream::connect::{ConnectError, ConnectProblem};
 use crate::upstream::io::Io;
-use crate::upstream::pool::now;
 use crate::upstream::rt::LocalExecutor;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

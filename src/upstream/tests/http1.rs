@@ -88,6 +88,32 @@ fn what_an_app_sends_behind_an_answer_without_a_body_answers_nobody() {
 }
 
 #[test]
+fn requests_without_pause_that_may_not_be_sent_twice_come_to_share_connections() {
+    // Goal: what shows that the app keeps connections is one that rests, and load alone must not keep it from resting.
+    on_a_worker(async {
+        let (address, _app) = app(async |listener| {
+            loop {
+                let mut stream = accept(&listener).await;
+                tokio::task::spawn_local(async move {
+                    let mut request = [0; 1024];
+                    while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+                        say(&mut stream, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\none").await;
+                    }
+                });
+            }
+        })
+        .await;
+        let pool = pool(address);
+        let mut reused = false;
+        while !reused {
+            let res = pool.send(&mut post("/", "x"), once()).await.expect("a response");
+            reused = res.body.reused();
+            text(res).await.expect("whole");
+        }
+    });
+}
+
+#[test]
 fn a_post_is_never_lost_to_a_connection_closed_while_idle() {
     // Goal: the app closes the idle connection; requests that may and that may not be replayed both succeed on a
     // fresh one, each served exactly once, and the pool has learned from it.

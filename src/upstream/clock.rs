@@ -1,0 +1,73 @@
+//! The monotonic clock. It goes through tokio so that a test can pause it; floors above read it as `state::clock`.
+
+use std::cell::Cell;
+use std::time::Instant;
+
+/// The monotonic time.
+pub fn now() -> Instant {
+    match HELD.get() {
+        Held::No => read(),
+        Held::At(now) => now,
+        Held::Unread => {
+            let now = read();
+            HELD.set(Held::At(now));
+            now
+        }
+    }
+}
+
+fn read() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// The clock is read once at most during `work` on this thread, which is one poll of a task: what it decides, it
+/// decides at one time. Measured times are right to the length of a poll.
+pub fn hold<T>(work: impl FnOnce() -> T) -> T {
+    let _before = Before(HELD.replace(Held::Unread));
+    work()
+}
+
+/// The time of the poll that is under way.
+#[derive(Clone, Copy)]
+enum Held {
+    No,
+    Unread,
+    At(Instant),
+}
+
+/// Puts back what held before, also when the work panics.
+struct Before(Held);
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        HELD.set(self.0);
+    }
+}
+
+thread_local! {
+    static HELD: Cell<Held> = const { Cell::new(Held::No) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_clock_stands_until_its_work_is_over() {
+        let later = |since: Instant| {
+            while read() == since {}
+        };
+        let (first, second) = hold(|| {
+            let first = now();
+            later(first);
+            (first, now())
+        });
+        assert_eq!(first, second);
+        assert!(now() > first);
+        let panicked = std::panic::catch_unwind(|| hold(|| assert!(now() < first, "time goes on")));
+        assert!(panicked.is_err());
+        let start = now();
+        later(start);
+        assert!(now() > start);
+    }
+}
