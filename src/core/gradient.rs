@@ -178,6 +178,8 @@ struct Window {
     longest: f64,
     in_flight_max: usize,
     in_flight_last: usize,
+    /// Of the last, those that will not be sampled.
+    silent_last: usize,
 }
 
 impl Limit {
@@ -217,9 +219,10 @@ impl Limit {
         Duration::from_secs_f64(self.long)
     }
 
-    /// One answer's time to its first byte; `in_flight` is how many there were with it. A request that was given up
-    /// counts with the time it had waited: it would have taken longer still.
-    pub fn sample(&mut self, latency: Duration, in_flight: usize, params: &Params, now: Instant) {
+    /// One answer's time to its first byte; `in_flight` is how many there were with it, and `silent` how many of these
+    /// will never be sampled. A request that was given up counts with the time it had waited: it would have taken longer
+    /// still.
+    pub fn sample(&mut self, latency: Duration, in_flight: usize, silent: usize, params: &Params, now: Instant) {
         let window = &mut self.window;
         let began = *window.began.get_or_insert(now);
         window.samples += 1;
@@ -227,7 +230,7 @@ impl Limit {
         window.sum += seconds;
         window.squares += (seconds - self.long).powi(2);
         window.longest = window.longest.max(seconds);
-        window.in_flight_last = in_flight;
+        (window.in_flight_last, window.silent_last) = (in_flight, silent);
         window.in_flight_max = window.in_flight_max.max(in_flight);
         let elapsed = now.saturating_duration_since(began);
         if (elapsed >= WINDOW && window.samples >= WINDOW_SAMPLES) || elapsed >= WINDOW_MAX {
@@ -246,9 +249,10 @@ impl Limit {
         };
         self.short = short;
         // Little's law: answers a second times what they take is how many were in flight for them. When many more are
-        // in flight, slow answers are still to come.
+        // in flight that will be sampled, slow answers are still to come.
         let explained = window.sum / seconds.max(1e-6);
-        let more_to_come = window.in_flight_last as f64 > TOLERANCE * explained + QUEUE;
+        let sampled = window.in_flight_last.saturating_sub(window.silent_last);
+        let more_to_come = sampled as f64 > TOLERANCE * explained + QUEUE;
         let warm_up = self.warm_up(window, seconds, more_to_come);
         let chance = CHANCE * (self.variance / f64::from(window.samples)).sqrt();
         let tolerated = (TOLERANCE * self.long + chance).max(self.long + QUEUEING);
@@ -398,12 +402,12 @@ mod tests {
         let (mut limit, mut now) = (Limit::new(&PARAMS), origin());
         for _ in 0..1_000 {
             now += Duration::from_millis(5);
-            limit.sample(Duration::from_millis(1), 1, &PARAMS, now);
+            limit.sample(Duration::from_millis(1), 1, 0, &PARAMS, now);
         }
         let quiet = limit.max(&PARAMS);
         for _ in 0..10 {
             now += Duration::from_secs(2);
-            limit.sample(Duration::from_secs(2), PARAMS.min, &PARAMS, now);
+            limit.sample(Duration::from_secs(2), PARAMS.min, 0, &PARAMS, now);
         }
         assert_eq!((quiet, limit.max(&PARAMS)), (HEADROOM_MIN as usize, HEADROOM_MIN as usize));
     }
@@ -418,7 +422,7 @@ mod tests {
             for _ in 0..(seconds * 10_000.0) as u32 {
                 now += Duration::from_micros(100);
                 let in_flight = clients.min(limit.max(&PARAMS));
-                limit.sample(Duration::from_micros(100) * in_flight as u32, in_flight, &PARAMS, now);
+                limit.sample(Duration::from_micros(100) * in_flight as u32, in_flight, 0, &PARAMS, now);
             }
             limit.max(&PARAMS)
         };
@@ -508,7 +512,7 @@ mod tests {
                 let Some((ends, began, came)) = self.in_flight.pop_front() else { return };
                 self.well += u32::from(ends - came <= 1.0);
                 let at = self.start + Duration::from_secs_f64(ends);
-                self.limit.sample(Duration::from_secs_f64(ends - began), count, &self.params, at);
+                self.limit.sample(Duration::from_secs_f64(ends - began), count, 0, &self.params, at);
                 let max = self.limit.max(&self.params);
                 assert!((self.params.min..=self.params.max).contains(&max));
                 while self.in_flight.len() < max
@@ -582,10 +586,10 @@ mod tests {
         ] {
             let (mut limit, start) = (Limit::new(&WIDE), origin());
             for _ in 1..samples {
-                limit.sample(Duration::from_millis(125), 1, &WIDE, start);
+                limit.sample(Duration::from_millis(125), 1, 0, &WIDE, start);
             }
             assert_eq!(limit.latency(), Duration::ZERO);
-            limit.sample(Duration::from_millis(125), 1, &WIDE, start + lasts);
+            limit.sample(Duration::from_millis(125), 1, 0, &WIDE, start + lasts);
             assert_eq!(limit.latency() > Duration::ZERO, ends, "{samples} in {lasts:?}");
             // The next one begins where it ended.
             assert_eq!(limit.window.began, Some(if ends { start + lasts } else { start }));
@@ -596,7 +600,7 @@ mod tests {
     fn a_window_knows_its_answers() {
         let (mut limit, start) = (settled(100.0), origin());
         for (millis, in_flight) in [(250, 3), (500, 9), (0, 5)] {
-            limit.sample(Duration::from_millis(millis), in_flight, &WIDE, start);
+            limit.sample(Duration::from_millis(millis), in_flight, 0, &WIDE, start);
         }
         let Window { samples, sum, squares, longest, in_flight_max, in_flight_last, .. } = limit.window;
         assert_eq!((samples, longest, in_flight_max, in_flight_last), (3, 0.5, 9, 5));
@@ -642,6 +646,12 @@ mod tests {
             after(limit, &Window { in_flight_last, ..window(0.25, 64) }).begun
         };
         assert_eq!([begun(10.0, 10), begun(10.0, 11)], [true, false]);
+        // Of those that will never be sampled, nothing is to come.
+        let beside = |silent_last: usize| {
+            let limit = Limit { begun: false, windows: 10, seconds: 10.0, ..settled(100.0) };
+            after(limit, &Window { in_flight_last: 30, silent_last, ..window(0.25, 64) }).begun
+        };
+        assert_eq!([beside(19), beside(20), beside(31)], [false, true, true]);
         assert_eq!([begun(58.5, 11), begun(59.0, 11)], [false, true], "a minute is enough");
         assert!(!after(Limit { begun: false, windows: 9, ..settled(100.0) }, &window(0.125, 1)).begun);
         let early = |seconds| after(Limit { begun: false, seconds, ..settled(100.0) }, &window(0.125, 1));
@@ -906,7 +916,7 @@ mod tests {
                 for _ in 0..clients {
                     let latency = 0.02 * if slow { 10.0 } else { 1.0 } * (0.8 + 0.4 * random.unit());
                     now += Duration::from_secs_f64(0.05 / clients as f64);
-                    limit.sample(Duration::from_secs_f64(latency), clients, &PARAMS, now);
+                    limit.sample(Duration::from_secs_f64(latency), clients, 0, &PARAMS, now);
                 }
                 let max = limit.max(&PARAMS);
                 assert!(max as f64 >= (clients as f64 * 0.8).floor(), "seed {seed}, step {step}: {max} of {clients}");
@@ -1027,7 +1037,7 @@ mod tests {
                 now += Duration::from_micros(random.below(300_000));
                 let digits = 1 + random.below(11) as u32;
                 let latency = Duration::from_nanos(random.below(10u64.pow(digits)));
-                limit.sample(latency, random.below(3000) as usize, &params, now);
+                limit.sample(latency, random.below(3000) as usize, 0, &params, now);
                 let max = limit.max(&params);
                 assert!(max >= params.min.max(1) && max <= params.max.max(params.min).max(1), "seed {seed}: {max}");
                 assert!(limit.long.is_finite() && limit.short.is_finite());
