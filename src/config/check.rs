@@ -57,8 +57,11 @@ impl Checker<'_, '_> {
     fn names<'n>(&self, list: &str, names: impl Iterator<Item = &'n String>) {
         let mut seen = HashSet::new();
         for (place, name) in names.enumerate() {
+            if seen.insert(name) {
+                continue;
+            }
             let path = format!("{list}[{place}].name");
-            if !seen.insert(name) && self.is_read(&path) {
+            if self.is_read(&path) {
                 self.problem(&path, format!("the name {name} a second time"), "names that differ", None);
             }
         }

@@ -152,7 +152,7 @@ fn plain_listener(header: Duration, keep_alive: Duration) -> Listener {
 fn listener(map: Map<'_, '_>, place: usize, header: Duration, keep_alive: Duration) -> Listener {
     let name = map.text("name", "Its name in metrics and logs.").unwrap_or_else(|| format!("listener-{place}"));
     let address = map.value("address", "address", "", "host:port, [ipv6]:port or unix:/path.", units::address);
-    if address.is_none() && !map.has("address") {
+    if address.is_none() && !map.has("address") && map.is_read("address") {
         map.context.problem(&format!("{}.address", map.path), None, "nothing", units::ADDRESS, None);
     }
     let redirect = map.block("redirect_to_https", "Redirect to HTTPS, only ever to the named hosts.");
@@ -252,7 +252,7 @@ fn server_tls(map: Map<'_, '_>, wanted: bool) -> Option<ServerTls> {
         (_, _) => ClientAuth::Off,
     };
     auth.finish();
-    if wanted && certificates.is_empty() && !map.has("certificates") {
+    if wanted && certificates.is_empty() && !map.has("certificates") && map.is_read("certificates") {
         map.context.problem(
             &format!("{}.certificates", map.path),
             None,

@@ -16,7 +16,7 @@ pub fn rate_limits(root: &Map<'_, '_>) -> Vec<RateLimit> {
     let read = |(name, map): (String, Map<'_, '_>)| {
         let key = rate_key(&map);
         let rate = map.rate("rate", "How many in how long.");
-        if rate.is_none() && !map.has("rate") {
+        if rate.is_none() && !map.has("rate") && map.is_read("rate") {
             map.context.problem(&format!("{}.rate", map.path), None, "nothing", units::RATE, None);
         }
         let burst = map.count("burst", "1", "How many may come at once.").unwrap_or(1);
@@ -50,7 +50,7 @@ fn shared(map: &Map<'_, '_>) -> Option<SharedLimit> {
     let store = map.value("store", "name", "", doc, |text| Ok(text.to_owned()));
     let doc = "While the store is away: local decides alone, open lets all pass, closed answers 503.";
     let away = map.choice("when_unavailable", &["local", "open", "closed"], "local", doc);
-    if !map.has("store") && map.has("when_unavailable") {
+    if !map.has("store") && map.is_read("store") && map.has("when_unavailable") {
         let path = format!("{}.when_unavailable", map.path);
         let found = "when_unavailable, and no store";
         map.context.problem(&path, map.at("when_unavailable"), found, "a limit with a store", None);

@@ -73,9 +73,13 @@ impl<'c, 'n> Map<'c, 'n> {
         self.entries.iter().find(|(key, _)| key.name == name).map(|(key, _)| key.at.clone())
     }
 
-    /// Whether all that was typed for the key could be read; what was not typed could.
+    /// Whether all that was typed for the key could be read, a misspelt key that means it included.
     pub fn is_read(&self, name: &str) -> bool {
-        self.context.is_read(&self.below(name))
+        let asked = self.asked.borrow();
+        let unknown = |key: &str| !asked.contains(&key);
+        let misspelt =
+            || self.entries.iter().any(|(key, _)| unknown(&key.name) && similar(&key.name, &[name]).is_some());
+        self.context.is_read(&self.below(name)) && (self.has(name) || !misspelt())
     }
 
     fn ask(
