@@ -147,7 +147,7 @@ fn explain_names_the_route_the_lines_and_the_worst_case() {
     assert!(out.contains(&format!("{name}:7")) && out.contains(&format!("{name}:2")), "{out}");
     assert!(out.contains("waits at most 5s") && out.contains("3 times the load") && out.contains("default"), "{out}");
     for told in [
-        "opens after 5 failures in a row (1% of the requests in 10s, once these are more than 500)",
+        "opens after 5 failures in a row (or 1% of the requests in 10s, if more)",
         "opens when 50% of at least 20 requests in 10s fail",
         "stays open for 5s to 30s",
     ] {
@@ -329,7 +329,7 @@ fn the_demo_ends_by_itself_with_a_summary() {
     let (code, out, err) = run(&["demo", "--for", "2s"]);
     assert_eq!(code, Some(0), "{err}");
     assert!(out.contains("http://127.0.0.1:") && out.contains("   1s  clients: "), "{out}");
-    assert!(out.contains("not the defaults") && out.contains("200 failures in a row instead of 5"), "{out}");
+    assert!(out.contains("Not the defaults") && out.contains("200 failures in a row instead of 5"), "{out}");
     assert!(out.contains("Alone, the app would have failed") && !out.contains('\x1b'), "{out}");
 }
 

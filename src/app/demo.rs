@@ -92,11 +92,12 @@ fn breaker_after(rate: u32) -> u32 {
 
 /// What of the configuration below is not as in a file that says nothing, so that nobody takes it for a default.
 fn unusual(rate: u32) -> String {
+    let failures = breaker_after(rate);
     format!(
-        "For one endpoint that falls over every ten seconds, four settings are not the defaults: the breaker opens after {} \
-         failures in a row instead of 5, and for 0.5s to 2s instead of 5s to 30s; up to 6 attempts with longer waits \
-         instead of 3; and the app's health is asked every 250ms.",
-        breaker_after(rate)
+        "Not the defaults, since this app falls over every ten seconds:
+  breaker     opens after {failures} failures in a row instead of 5, for 0.5s to 2s instead of 5s to 30s, and without a ramp
+  retries     6 attempts instead of 3, with longer waits
+  health      asked every 250ms; without health_check it is not asked"
     )
 }
 

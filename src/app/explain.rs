@@ -244,7 +244,7 @@ impl Rows {
         let in_a_row = match breaker.consecutive_failures {
             Some(1) => "1 failure".to_owned(),
             Some(failures) => format!("{failures} failures in a row"),
-            None => format!("5 failures in a row (1% of the requests in {window}, once these are more than 500)"),
+            None => format!("5 failures in a row (or 1% of the requests in {window}, if more)"),
         };
         self.plain("upstream", "breaker", format!("{opens} after {in_a_row}"), format!("{at}.consecutive_failures"));
         let all =

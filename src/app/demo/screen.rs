@@ -90,7 +90,7 @@ pub fn greeting(addresses: &[(&'static str, String)], unusual: &str, paint: Pain
         // Writing to a String does not fail.
         let _ = writeln!(out, "  {what:<12}{}", paint.good(address));
     }
-    let _ = writeln!(out, "\n{}\n", paint.faint(unusual));
+    let _ = writeln!(out, "\n{}\n", unusual.lines().map(|line| paint.faint(line)).collect::<Vec<_>>().join("\n"));
     out
 }
 
