@@ -99,7 +99,7 @@ pub fn request_head(out: &mut Vec<u8>, method: &Method, target: &str, headers: &
 
 fn fields(out: &mut Vec<u8>, headers: &Fields, writing: Writing, persistence: Persistence) {
     let told = tells(headers, writing);
-    headers.write(out, |name| match name.as_bytes().len() {
+    headers.write(out, |name| match name.length() {
         // By length first: most names are none of these. What stays behind is written below, if at all.
         10 => name.is("connection") && persistence != Persistence::AsIs,
         14 => name.is("content-length") && !told,

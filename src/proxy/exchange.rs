@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::header::{self, HeaderName, HeaderValue};
+use bytes::Bytes;
+use http::header::{self, HeaderName};
 use http::{Method, Uri, Version};
 
 use super::choose::Turn;
@@ -16,7 +17,7 @@ use super::rates::Standing;
 use super::upgrade::Tunnel;
 use super::upload::Upload;
 use super::{ClientBody, Peer, Proxy};
-use crate::core::fields::Fields;
+use crate::core::fields::{Fields, Value};
 use crate::core::priority::Priority;
 use crate::core::request_id::RequestId;
 use crate::core::{retry, trace};
@@ -52,7 +53,7 @@ pub struct Exchange {
     pub client: IpAddr,
     pub peer_trusted: bool,
     pub scheme: &'static str,
-    user_agent: Option<HeaderValue>,
+    user_agent: Option<Bytes>,
     form: Form,
     pub request_id: RequestId,
     pub trace: Option<trace::Context>,
@@ -112,7 +113,7 @@ impl Exchange {
             host: String::new(),
             client: peer.address.ip(),
             peer_trusted: plan.trusts(peer.address.ip()),
-            user_agent: headers.share("user-agent"),
+            user_agent: headers.share_bytes("user-agent"),
             form: form(headers),
             request_id: RequestId::None,
             trace: None,
@@ -257,7 +258,7 @@ impl Exchange {
             query: self.uri.query(),
             version: self.version,
             client: self.client,
-            user_agent: self.user_agent.as_ref().and_then(|value| value.to_str().ok()),
+            user_agent: self.user_agent.as_deref().and_then(|value| Value::of(value).to_str()),
             status: self.status,
             fate: self.fate,
             reason: self.reason,
