@@ -17,6 +17,7 @@ use std::borrow::Borrow;
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+pub use self::name::is_spelt;
 use self::name::key;
 pub use self::name::{Marks, Name};
 pub use self::value::Value;
@@ -277,7 +278,7 @@ impl Fields {
 
     #[inline]
     fn is(&self, line: &Line, key: u32, name: &[u8]) -> bool {
-        line.key == key && self.name(line).as_bytes().eq_ignore_ascii_case(name)
+        line.key == key && is_spelt(self.name(line).as_bytes(), name)
     }
 
     #[inline]

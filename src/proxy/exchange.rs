@@ -92,6 +92,31 @@ pub struct Exchange {
     settled: bool,
 }
 
+/// What a request's record allocates, for the worker's next request.
+#[derive(Default)]
+pub struct Memory {
+    host: String,
+    attempts: Vec<AttemptRecord>,
+}
+
+/// Of so many requests a worker keeps the memory.
+const MEMORIES_MAX: usize = 64;
+/// Memory of so many bytes, or attempts, is not kept.
+const HOST_BYTES_MAX: usize = 256;
+const ATTEMPTS_MAX: usize = 16;
+
+impl Memory {
+    fn give_back(mut self, proxy: &Proxy) {
+        let mut memory = proxy.memory.borrow_mut();
+        let small = self.host.capacity() <= HOST_BYTES_MAX && self.attempts.capacity() <= ATTEMPTS_MAX;
+        if small && memory.len() < MEMORIES_MAX {
+            self.host.clear();
+            self.attempts.clear();
+            memory.push(self);
+        }
+    }
+}
+
 impl Exchange {
     /// Begins the record of a request that has just been read.
     pub fn open(proxy: &Rc<Proxy>, peer: Rc<Peer>, req: &Request<ClientBody>) -> Box<Exchange> {
@@ -100,6 +125,7 @@ impl Exchange {
         let listener = plan.own_listener(peer.slot).cloned();
         proxy.shared().states.lifecycle.request_began();
         let headers = &req.headers;
+        let Memory { host, attempts } = proxy.memory.borrow_mut().pop().unwrap_or_default();
         Box::new(Exchange {
             proxy: proxy.clone(),
             scheme: listener.as_ref().map_or("http", |listener| listener.scheme()),
@@ -110,7 +136,7 @@ impl Exchange {
             method: req.method.clone(),
             uri: req.uri.clone(),
             version: req.version,
-            host: String::new(),
+            host,
             client: peer.address.ip(),
             peer_trusted: plan.trusts(peer.address.ip()),
             user_agent: headers.share_bytes("user-agent"),
@@ -121,7 +147,7 @@ impl Exchange {
             parent_span: 0,
             deadline: started + Duration::from_secs(30),
             upload: None,
-            attempts: Vec::new(),
+            attempts,
             under_way: None,
             notes: Vec::new(),
             turn: None,
@@ -234,6 +260,8 @@ impl Exchange {
             self.attempts.push(attempt);
         }
         self.record(ended);
+        let memory = Memory { host: std::mem::take(&mut self.host), attempts: std::mem::take(&mut self.attempts) };
+        memory.give_back(&proxy);
     }
 
     fn record(&self, ended: Instant) {

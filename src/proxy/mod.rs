@@ -108,6 +108,8 @@ pub struct Proxy {
     /// The answers that wait for their clients.
     taking: taking::Taking,
     alarms: Rc<alarm::Alarms>,
+    /// Of requests that have ended.
+    memory: RefCell<Vec<exchange::Memory>>,
     /// How apps were told who asks.
     told: RefCell<forwarded::Memory>,
     /// A wall time and the monotonic time it was read at: wall times in between are computed.
@@ -127,6 +129,7 @@ impl Proxy {
             long: RefCell::default(),
             taking: taking::Taking::default(),
             alarms: Rc::default(),
+            memory: RefCell::default(),
             told: RefCell::default(),
             anchor: Cell::new((clock::now(), clock::wall())),
             shared,

@@ -30,7 +30,7 @@ impl<'f> Name<'f> {
     /// Whether it is `name`, which is written in lower case.
     #[inline]
     pub fn is(self, name: &str) -> bool {
-        self.line.key == key(name.as_bytes()) && self.as_bytes().eq_ignore_ascii_case(name.as_bytes())
+        self.line.key == key(name.as_bytes()) && is_spelt(self.as_bytes(), name.as_bytes())
     }
 }
 
@@ -81,6 +81,33 @@ impl Marks {
     }
 }
 
+/// Whether a name is this one, which is written in lower case, whatever case it came in: eight letters at a time.
+#[inline]
+pub fn is_spelt(name: &[u8], lower: &[u8]) -> bool {
+    if name.len() != lower.len() {
+        return false;
+    }
+    let same = |name: &[u8; 8], lower: &[u8; 8]| lowered(u64::from_ne_bytes(*name)) == u64::from_ne_bytes(*lower);
+    let ((eights, rest), (lowers, lower_rest)) = (name.as_chunks::<8>(), lower.as_chunks::<8>());
+    if !eights.iter().zip(lowers).all(|(name, lower)| same(name, lower)) {
+        return false;
+    }
+    match (name.last_chunk(), lower.last_chunk()) {
+        (Some(name), Some(lower)) => rest.is_empty() || same(name, lower),
+        _ => rest.eq_ignore_ascii_case(lower_rest),
+    }
+}
+
+/// Adds 20h to the bytes from `A` to `Z` (after Warren, Hacker's Delight, §6-1).
+const fn lowered(bytes: u64) -> u64 {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const TOPS: u64 = ONES << 7;
+    let low = bytes & !TOPS;
+    let from_a = low + ONES * (0x80 - b'A' as u64);
+    let beyond_z = low + ONES * (0x7f - b'Z' as u64);
+    bytes | ((from_a ^ beyond_z) & !bytes & TOPS) >> 2
+}
+
 /// What two names share if they are the same, in whatever case: the length and three letters. It tells nearly all names
 /// apart, so that few are compared letter by letter.
 #[inline(always)]
@@ -88,4 +115,36 @@ pub(super) const fn key(name: &[u8]) -> u32 {
     let (Some(first), Some(last)) = (name.first(), name.last()) else { return 0 };
     let letters = (*first as u32) << 16 | (name[name.len() / 2] as u32) << 8 | *last as u32;
     (name.len() as u32) << 24 | letters | 0x0020_2020
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::testing::Random;
+
+    #[test]
+    fn names_are_the_same_as_byte_for_byte() {
+        for byte in 0..=u8::MAX {
+            let expected = u64::from_ne_bytes([byte.to_ascii_lowercase(); 8]);
+            assert_eq!(lowered(u64::from_ne_bytes([byte; 8])), expected, "{byte}");
+        }
+        let mut random = Random::new(5);
+        let mut same = 0;
+        for _ in 0..100_000 {
+            let length = random.below(24) as usize;
+            let lower: Vec<u8> = (0..length).map(|_| b"abz-_~^19@`{["[random.below(13) as usize]).collect();
+            let mut name: Vec<u8> = lower.to_ascii_uppercase();
+            for byte in &mut name {
+                match random.below(40) {
+                    0 => *byte ^= 1 << random.below(8),
+                    1..20 => *byte = byte.to_ascii_lowercase(),
+                    _ => {}
+                }
+            }
+            let expected = name.eq_ignore_ascii_case(&lower);
+            assert_eq!(is_spelt(&name, &lower), expected, "{name:?} {lower:?}");
+            same += u32::from(expected);
+        }
+        assert!(same > 1_000, "{same}");
+    }
 }
