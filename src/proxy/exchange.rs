@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{self, HeaderName};
 use http::{Method, Uri, Version};
 
 use super::choose::Turn;
@@ -317,10 +316,10 @@ impl Drop for Exchange {
 
 fn form(headers: &Fields) -> Form {
     let begins =
-        |name: HeaderName, prefix: &[u8]| headers.get(name).is_some_and(|value| value.as_bytes().starts_with(prefix));
-    if begins(header::CONTENT_TYPE, b"application/grpc") {
+        |value: Option<Value<'_>>, prefix: &[u8]| value.is_some_and(|value| value.as_bytes().starts_with(prefix));
+    if begins(headers.get("content-type"), b"application/grpc") {
         Form::Grpc
-    } else if begins(header::ACCEPT, b"text/html") {
+    } else if begins(headers.get("accept"), b"text/html") {
         Form::Html
     } else {
         Form::Json
