@@ -6,7 +6,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +31,7 @@ use crate::http::Writing;
 use crate::http::encode::{self, Persistence};
 use crate::plan::{ListenerPlan, ProxyProtocol};
 use crate::proxy::{Body, Peer, Proxy};
+use crate::state::clock;
 
 /// What a client that speaks HTTP/2 without TLS sends first.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -48,12 +49,10 @@ pub async fn serve(worker: Rc<Worker>, seat: Seat, raw: Raw, peer: SocketAddr, p
     let Some(plan) = worker.proxy.plan().listener(seat.slot()).cloned() else { return };
     let limits = Limits { head: plan.request_header_timeout, keep_alive: plan.keep_alive };
     // Boxed so that the long-lived part of the task stays small; a connection takes this way once.
-    let Some(ready) = seat.unless_ordered(Box::pin(prepare(&worker, &seat, &plan, raw, peer, place))).await else {
-        return;
-    };
+    let prepared = seat.unless_ordered(Box::pin(prepare(&worker, &seat, &plan, raw, peer, place))).await;
+    // Taken apart at once: what is moved on must not keep its room in the task.
+    let Some(Ready { stream, first, http2, peer, activity }) = prepared else { return };
     drop(plan);
-    let Ready { stream, first, http2, peer, activity } = ready;
-    let peer = Rc::new(peer);
     let front =
         http::Front { proxy: Rc::clone(&worker.proxy), peer: Rc::clone(&peer), activity: Arc::clone(&activity) };
     let ending = if http2 {
@@ -62,7 +61,7 @@ pub async fn serve(worker: Rc<Worker>, seat: Seat, raw: Raw, peer: SocketAddr, p
         // Boxed so that an HTTP/1 connection's task does not reserve room for it.
         Box::pin(http::http2(io, front, &seat, &limits)).await
     } else {
-        http1::serve(stream, first, front, &seat, &limits).await
+        clock::held(pin!(http1::serve(stream, first, front, &seat, &limits))).await
     };
     finish(ending, &seat, &activity, (&worker.proxy, peer)).await;
 }
@@ -71,7 +70,7 @@ struct Ready {
     stream: Stream,
     first: Bytes,
     http2: bool,
-    peer: Peer,
+    peer: Rc<Peer>,
     activity: Arc<Activity>,
 }
 
@@ -120,7 +119,7 @@ async fn prepare(
         http2 = first.starts_with(PREFACE);
     }
     let activity = Arc::new(Activity::new(Arc::clone(&worker.ticks), place));
-    let peer = Peer { slot: seat.slot(), address, local, tls: info };
+    let peer = Rc::new(Peer { slot: seat.slot(), address, local, tls: info });
     Some(Ready { stream, first, http2, peer, activity })
 }
 

@@ -6,7 +6,6 @@
 //! `connection`.
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -29,17 +28,11 @@ use crate::http::fields;
 use crate::http::wire::{Outbound, Sending};
 use crate::http::{Framing, Request, RequestHead, Response, Writing};
 use crate::proxy::{Body, ClientBody, Feed, Inbound, inbound::Duplex};
-use crate::state::clock;
 
 type Upgrade = oneshot::Sender<Box<dyn Duplex>>;
 
 /// Serves a connection's requests until it ends; the socket is left with the activity, unless a tunnel took it.
-/// The clock is read at most once each time it is polled.
 pub async fn serve(stream: Stream, first: Bytes, front: Front, seat: &Seat, limits: &Limits) -> Ending {
-    clock::held(pin!(requests(stream, first, front, seat, limits))).await
-}
-
-async fn requests(stream: Stream, first: Bytes, front: Front, seat: &Seat, limits: &Limits) -> Ending {
     let activity = Arc::clone(&front.activity);
     let link = Link::new(stream, first, Arc::clone(&activity));
     let mut watch = Watch::new(seat, &activity, limits);
