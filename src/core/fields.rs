@@ -9,10 +9,19 @@
 //! A value is always one that a field may have (RFC 9110 §5.5): those that came were looked at by the parser, those
 //! that are given are `HeaderValue`s, and those that are made are checked here.
 
+mod name;
+mod value;
+
 use std::borrow::Borrow;
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+pub use self::name::is_spelt;
+use self::name::key;
+pub use self::name::{Marks, Name};
+pub use self::value::Value;
+use self::value::may_stand;
 
 /// Where something begins and ends in its buffer; heads are far below 4 GB.
 pub type Span = (u32, u32);
@@ -28,8 +37,8 @@ struct List {
     /// What the lines that were put in lie in.
     made: Vec<u8>,
     lines: Vec<Line>,
-    /// The marks of the names that are or were there: most look-ups are for one that is not.
-    marks: u64,
+    /// Of the names that are or were there: most look-ups are for one that is not.
+    marks: Marks,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,58 +57,6 @@ struct Line {
 enum Lies {
     Head,
     Made,
-}
-
-/// A field's name, spelled as it came.
-#[derive(Clone, Copy, Debug)]
-pub struct Name<'f> {
-    key: u32,
-    text: &'f [u8],
-}
-
-impl<'f> Name<'f> {
-    pub fn as_bytes(self) -> &'f [u8] {
-        self.text
-    }
-
-    /// Whether it is `name`, which is written in lower case.
-    #[inline]
-    pub fn is(self, name: &str) -> bool {
-        self.key == key(name.as_bytes()) && self.text.eq_ignore_ascii_case(name.as_bytes())
-    }
-}
-
-/// A field's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Value<'f>(&'f [u8]);
-
-impl<'f> Value<'f> {
-    pub fn as_bytes(self) -> &'f [u8] {
-        self.0
-    }
-
-    /// As text, if it is printable ASCII, blanks and tabs.
-    pub fn to_str(self) -> Option<&'f str> {
-        let printable = |byte: u8| byte == b'\t' || (b' '..=b'~').contains(&byte);
-        let all = self.0.iter().fold(true, |all, byte| all & printable(*byte));
-        if all { std::str::from_utf8(self.0).ok() } else { None }
-    }
-
-    pub fn is_empty(self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl PartialEq<str> for Value<'_> {
-    fn eq(&self, other: &str) -> bool {
-        self.0 == other.as_bytes()
-    }
-}
-
-impl PartialEq<&str> for Value<'_> {
-    fn eq(&self, other: &&str) -> bool {
-        self.0 == other.as_bytes()
-    }
 }
 
 impl Fields {
@@ -123,12 +80,12 @@ impl Fields {
         self.0.head = Bytes::new();
         self.0.made.clear();
         self.0.lines.clear();
-        self.0.marks = 0;
+        self.0.marks = Marks::default();
     }
 
     #[inline]
     fn push(&mut self, line: Line) {
-        self.0.marks |= mark(line.key);
+        self.0.marks.add(line.key);
         self.0.lines.push(line);
     }
 
@@ -157,9 +114,17 @@ impl Fields {
     }
 
     /// All values of a field, in their order.
+    #[inline]
     pub fn get_all<'f>(&'f self, name: &'f str) -> impl DoubleEndedIterator<Item = Value<'f>> {
         let key = key(name.as_bytes());
-        self.0.lines.iter().filter(move |line| self.is(line, key, name.as_bytes())).map(|line| self.value(line))
+        let lines = if self.0.marks.has(key) { &self.0.lines[..] } else { &[] };
+        lines.iter().filter(move |line| self.is(line, key, name.as_bytes())).map(|line| self.value(line))
+    }
+
+    /// Whether one of these names may be there; if not, none is.
+    #[inline]
+    pub fn may_have(&self, names: &Marks) -> bool {
+        self.0.marks.meets(names)
     }
 
     #[inline]
@@ -171,6 +136,15 @@ impl Fields {
     #[inline]
     pub fn share(&self, name: impl AsRef<str>) -> Option<HeaderValue> {
         self.find(name.as_ref().as_bytes()).and_then(|at| self.shared(&self.0.lines[at]))
+    }
+
+    /// As [`share`](Self::share), as bytes that need not be looked at again.
+    pub fn share_bytes(&self, name: impl AsRef<str>) -> Option<Bytes> {
+        let line = &self.0.lines[self.find(name.as_ref().as_bytes())?];
+        Some(match line.lies {
+            Lies::Head => self.0.head.slice(line.value.0 as usize..line.value.1 as usize),
+            Lies::Made => Bytes::copy_from_slice(self.value(line).as_bytes()),
+        })
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Name<'_>, Value<'_>)> {
@@ -198,7 +172,7 @@ impl Fields {
             out.extend_from_slice(slice(self.buffer(run.0), run.1));
             run = (lies, if line.whole { span } else { (0, 0) });
             if !line.whole {
-                write_line(out, self.name(line).text, &[self.value(line).0]);
+                write_line(out, self.name(line).as_bytes(), &[self.value(line).as_bytes()]);
             }
         }
         out.extend_from_slice(slice(self.buffer(run.0), run.1));
@@ -221,6 +195,16 @@ impl Fields {
     pub fn make(&mut self, name: impl AsRef<str>, pieces: &[&[u8]]) {
         let line = self.put(name.as_ref(), pieces);
         if may_stand(slice(&self.0.made, line.value)) { self.set(name.as_ref(), line) } else { self.remove(name) }
+    }
+
+    /// Appends the lines of a list that were made, not those that came.
+    pub fn append_made(&mut self, other: &Fields) {
+        let offset = self.0.made.len() as u32;
+        self.0.made.extend_from_slice(&other.0.made);
+        let moved = |span: Span| (span.0 + offset, span.1 + offset);
+        for line in other.0.lines.iter().filter(|line| line.lies == Lies::Made) {
+            self.push(Line { name: moved(line.name), value: moved(line.value), ..*line });
+        }
     }
 
     fn put(&mut self, name: &str, pieces: &[&[u8]]) -> Line {
@@ -262,11 +246,8 @@ impl Fields {
 
     /// Takes out every line whose name is not to stay.
     pub fn retain(&mut self, mut stays: impl FnMut(Name<'_>) -> bool) {
-        let (head, made) = (&self.0.head, &self.0.made);
-        self.0.lines.retain(|line| {
-            let buffer: &[u8] = if line.lies == Lies::Head { head } else { made };
-            stays(Name { key: line.key, text: slice(buffer, line.name) })
-        });
+        let buffers: (&[u8], &[u8]) = (&self.0.head, &self.0.made);
+        self.0.lines.retain(|line| stays(Name::of(line, buffers)));
     }
 
     /// As the `http` crate has it, for HTTP/2; what came is shared.
@@ -274,7 +255,8 @@ impl Fields {
         let mut map = HeaderMap::with_capacity(self.0.lines.len());
         for line in &self.0.lines {
             // The parser takes no other names and values than these.
-            if let (Ok(name), Some(mut value)) = (HeaderName::from_bytes(self.name(line).text), self.shared(line)) {
+            if let (Ok(name), Some(mut value)) = (HeaderName::from_bytes(self.name(line).as_bytes()), self.shared(line))
+            {
                 value.set_sensitive(line.sensitive);
                 map.append(name, value);
             }
@@ -286,7 +268,7 @@ impl Fields {
     #[inline(always)]
     fn find(&self, name: &[u8]) -> Option<usize> {
         let key = key(name);
-        if self.0.marks & mark(key) == 0 { None } else { self.find_from(0, key, name) }
+        if self.0.marks.has(key) { self.find_from(0, key, name) } else { None }
     }
 
     fn find_from(&self, start: usize, key: u32, name: &[u8]) -> Option<usize> {
@@ -296,17 +278,17 @@ impl Fields {
 
     #[inline]
     fn is(&self, line: &Line, key: u32, name: &[u8]) -> bool {
-        line.key == key && self.name(line).text.eq_ignore_ascii_case(name)
+        line.key == key && is_spelt(self.name(line).as_bytes(), name)
     }
 
     #[inline]
-    fn name(&self, line: &Line) -> Name<'_> {
-        Name { key: line.key, text: slice(self.buffer(line.lies), line.name) }
+    fn name<'f>(&'f self, line: &'f Line) -> Name<'f> {
+        Name::of(line, (&self.0.head, &self.0.made))
     }
 
     #[inline]
     fn value(&self, line: &Line) -> Value<'_> {
-        Value(slice(self.buffer(line.lies), line.value))
+        Value::of(slice(self.buffer(line.lies), line.value))
     }
 
     #[inline]
@@ -322,7 +304,7 @@ impl Fields {
             Lies::Head => {
                 HeaderValue::from_maybe_shared(self.0.head.slice(line.value.0 as usize..line.value.1 as usize)).ok()
             }
-            Lies::Made => HeaderValue::from_bytes(self.value(line).0).ok(),
+            Lies::Made => HeaderValue::from_bytes(self.value(line).as_bytes()).ok(),
         }
     }
 }
@@ -331,7 +313,7 @@ impl Fields {
 impl PartialEq for Fields {
     fn eq(&self, other: &Fields) -> bool {
         let same = |((name, value), (other, its)): ((Name<'_>, Value<'_>), (Name<'_>, Value<'_>))| {
-            name.text.eq_ignore_ascii_case(other.text) && value == its
+            name.as_bytes().eq_ignore_ascii_case(other.as_bytes()) && value == its
         };
         self.len() == other.len() && self.iter().zip(other.iter()).all(same)
     }
@@ -359,39 +341,6 @@ fn write_line(out: &mut Vec<u8>, name: &[u8], pieces: &[&[u8]]) {
         out.extend_from_slice(piece);
     }
     out.extend_from_slice(b"\r\n");
-}
-
-/// What two names share if they are the same, in whatever case: the length and three letters. It tells nearly all names
-/// apart, so that few are compared letter by letter.
-#[inline(always)]
-fn key(name: &[u8]) -> u32 {
-    let (Some(first), Some(last)) = (name.first(), name.last()) else { return 0 };
-    let letter = |byte: u8| u32::from(byte | 0x20);
-    (name.len() as u32) << 24 | letter(*first) << 16 | letter(name[name.len() / 2]) << 8 | letter(*last)
-}
-
-/// One of 64, by the key's bits (Fibonacci hashing; Knuth, TAOCP vol. 3, §6.4).
-#[inline(always)]
-fn mark(key: u32) -> u64 {
-    1 << (key.wrapping_mul(0x9e37_79b9) >> 26)
-}
-
-/// RFC 9110 §5.5: no control characters but the tab.
-#[inline]
-fn may_stand(value: &[u8]) -> bool {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const TOPS: u64 = ONES << 7;
-    // Eight at a time: borrows of the subtraction mark what is below a blank, and what was 7f (Warren, Hacker's
-    // Delight, §6-1). It may mark too much, never too little.
-    let (eights, rest) = value.as_chunks::<8>();
-    let suspect = |eight: &[u8; 8]| {
-        let bytes = u64::from_ne_bytes(*eight);
-        let deletes = bytes ^ (ONES * 0x7f);
-        (bytes.wrapping_sub(ONES * 0x20) & !bytes | deletes.wrapping_sub(ONES) & !deletes) & TOPS
-    };
-    let good = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
-    let quiet = eights.iter().fold(0, |all, eight| all | suspect(eight)) == 0;
-    (quiet || eights.as_flattened().iter().all(good)) && rest.iter().all(good)
 }
 
 #[inline]

@@ -155,6 +155,71 @@ pub fn write(headers: &mut Fields, hop: &Hop<'_>) {
     }
 }
 
+/// The lines that strangers' requests were given, for the next request of the same peer to the same host: they are
+/// copied, and need not be made and checked again.
+#[derive(Debug)]
+pub struct Memory {
+    places: Box<[Option<Lines>; PLACES]>,
+}
+
+#[derive(Debug)]
+struct Lines {
+    peer: IpAddr,
+    scheme: &'static str,
+    host: String,
+    version: Version,
+    lines: Fields,
+}
+
+/// Peers and hosts that are remembered; the last of those that share a place.
+const PLACES: usize = 64;
+/// A longer host is not remembered.
+const HOST_MAX: usize = 128;
+
+impl Default for Memory {
+    fn default() -> Self {
+        Memory { places: Box::new([const { None }; PLACES]) }
+    }
+}
+
+impl Memory {
+    /// As [`write`] and then [`write_via`].
+    pub fn write(&mut self, headers: &mut Fields, hop: &Hop<'_>, version: Version) {
+        if hop.peer_trusted || hop.host.len() > HOST_MAX || headers.contains("forwarded") {
+            write(headers, hop);
+            write_via(headers, version);
+            return;
+        }
+        drop_claims(headers, false);
+        let place = &mut self.places[place(hop)];
+        let known = place.take().filter(|lines| lines.are_for(hop, version));
+        let lines = place.insert(known.unwrap_or_else(|| Lines::of(hop, version)));
+        headers.append_made(&lines.lines);
+    }
+}
+
+fn place(hop: &Hop<'_>) -> usize {
+    let peer = match hop.peer {
+        IpAddr::V4(peer) => u64::from(peer.to_bits()),
+        IpAddr::V6(peer) => (peer.to_bits() >> 64) as u64 ^ peer.to_bits() as u64,
+    };
+    let mixed = (peer ^ (hop.host.len() as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) as usize % PLACES
+}
+
+impl Lines {
+    fn of(hop: &Hop<'_>, version: Version) -> Lines {
+        let mut lines = Fields::default();
+        write(&mut lines, hop);
+        write_via(&mut lines, version);
+        Lines { peer: hop.peer, scheme: hop.scheme, host: hop.host.to_owned(), version, lines }
+    }
+
+    fn are_for(&self, hop: &Hop<'_>, version: Version) -> bool {
+        self.peer == hop.peer && self.host == hop.host && self.scheme == hop.scheme && self.version == version
+    }
+}
+
 /// Drops what an untrusted peer says of itself; and from any peer the spellings with underscores, which no proxy
 /// writes and CGI, WSGI and the like read as the real ones: of these claims, and of what frames and names a request.
 fn drop_claims(headers: &mut Fields, peer_trusted: bool) {
@@ -340,6 +405,32 @@ mod tests {
         }
         let lines = [("x-forwarded-for", "192.0.2.1"), ("x-forwarded-for", "192.0.2.2, 10.0.0.2")];
         assert_eq!(client("10.0.0.1", &lines), ip("192.0.2.2"));
+    }
+
+    #[test]
+    fn what_is_remembered_is_what_would_be_made() {
+        let (mut memory, mut random) = (Memory::default(), Random::new(7));
+        let long = "h".repeat(HOST_MAX + 1);
+        let hosts = ["", "a.example", "b.example", "a.example:80", "[::1]", "x_y", &long];
+        let claims =
+            ["x-forwarded-for", "x-forwarded-host", "forwarded", "via", "x-real-ip", "accept", "x_forwarded_for"];
+        let mut pick = |many: usize| random.below(many as u64) as usize;
+        for _ in 0..20_000 {
+            let hop = Hop {
+                peer: [ip("192.0.2.1"), ip("192.0.2.2"), ip("2001:db8::1"), ip("::ffff:192.0.2.1")][pick(4)],
+                peer_trusted: pick(8) == 0,
+                scheme: ["http", "https"][pick(2)],
+                host: hosts[pick(hosts.len())],
+            };
+            let version = [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2][pick(3)];
+            let came = map(&[(claims[pick(claims.len())], "6.6.6.6"), ("accept", "*/*")]);
+            let (mut remembered, mut made) = (came.clone(), came);
+            memory.write(&mut remembered, &hop, version);
+            write(&mut made, &hop);
+            write_via(&mut made, version);
+            assert_eq!(remembered, made);
+            assert_eq!(remembered.get("x-forwarded-for"), made.get("x-forwarded-for"));
+        }
     }
 
     #[test]

@@ -163,7 +163,7 @@ impl<'a> Fields<'a> {
         let mut fields = Fields::default();
         for (name, value) in headers.iter() {
             // By length first: most names are none of these.
-            match name.as_bytes().len() {
+            match name.length() {
                 2 if name.is("te") => fields.connection |= !value.as_bytes().eq_ignore_ascii_case(b"trailers"),
                 4 if name.is("host") => fields.hosts.add(value),
                 6 if name.is("expect") => {

@@ -7,17 +7,32 @@
 use http::header::{self, HeaderValue};
 use http::{Method, Version};
 
-use super::fields::{Fields, Name, Value};
+use super::fields::{Fields, Marks, Name, Value};
 
 /// Protocols a request may be upgraded to through us (IANA HTTP Upgrade Token Registry); `h2c` never is, because the
 /// connection behind us would then carry requests that we do not see.
 const UPGRADES: [&str; 3] = ["websocket", "tcp", "connect-udp"];
 
+/// What [`strip`] looks for.
+const STRIPPED: Marks = Marks::of(STRIPPED_NAMES);
+const STRIPPED_NAMES: &[&str] = &[
+    "te",
+    "connection",
+    "upgrade",
+    "keep-alive",
+    "http2-settings",
+    "proxy-connection",
+    "transfer-encoding",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-authentication-info",
+];
+
 /// Hop-by-hop whether Connection names it or not; Connection and TE are handled by themselves. `HTTP2-Settings` goes
 /// with the `h2c` that is never passed on.
 fn is_hop_by_hop(name: Name<'_>) -> bool {
     // By length first: most names are none of these.
-    match name.as_bytes().len() {
+    match name.length() {
         7 => name.is("upgrade"),
         10 => name.is("keep-alive"),
         14 => name.is("http2-settings"),
@@ -79,9 +94,12 @@ pub fn strip_response(headers: &mut Fields) {
 
 /// Removes all but TE; true when there is one.
 fn strip(headers: &mut Fields) -> bool {
+    if !headers.may_have(&STRIPPED) {
+        return false;
+    }
     let (mut connection, mut te, mut others) = (false, false, false);
     for name in headers.names() {
-        match name.as_bytes().len() {
+        match name.length() {
             2 => te |= name.is("te"),
             10 if name.is("connection") => connection = true,
             _ => others |= is_hop_by_hop(name),
@@ -178,6 +196,17 @@ mod tests {
         let mut names: Vec<_> = headers.names().map(|name| std::str::from_utf8(name.as_bytes()).unwrap()).collect();
         names.sort_unstable();
         names
+    }
+
+    #[test]
+    fn each_field_of_one_connection_is_looked_for() {
+        for name in STRIPPED_NAMES {
+            let mut headers = map(&[(name, "x"), ("accept", "*/*")]);
+            strip_response(&mut headers);
+            assert_eq!(names(&headers), ["accept"], "{name}");
+        }
+        let unknown = |length| !STRIPPED_NAMES.iter().any(|name| name.len() == length);
+        assert!([7, 10, 14, 16, 17, 18, 19, 25].into_iter().all(|length| !unknown(length)));
     }
 
     #[test]

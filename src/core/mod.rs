@@ -32,6 +32,7 @@ pub mod frequent;
 pub mod gradient;
 pub mod health;
 pub mod hedge;
+pub mod hex;
 pub mod histogram;
 pub mod hold;
 pub mod keyed;

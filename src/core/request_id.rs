@@ -4,6 +4,8 @@
 
 use http::HeaderValue;
 
+use super::hex::digits;
+
 /// One request's id.
 #[derive(Clone, Debug, Default)]
 pub enum RequestId {
@@ -42,14 +44,13 @@ pub fn well_formed(value: &[u8]) -> bool {
 /// 128 random bits as a UUID, version 4 (RFC 9562 §5.4).
 pub fn write(random: u128) -> [u8; 36] {
     let bits = (random & !(0xf << 76) & !(0x3 << 62)) | 0x4 << 76 | 0x2 << 62;
-    let digit = |value: u8| b"0123456789abcdef"[usize::from(value)];
+    let (high, low) = (digits((bits >> 64) as u64), digits(bits as u64));
     let mut text = [b'-'; 36];
-    // Where each byte's two digits stand among the hyphens.
-    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
-    for (place, byte) in PLACES.into_iter().zip(bits.to_be_bytes()) {
-        text[place] = digit(byte >> 4);
-        text[place + 1] = digit(byte & 15);
-    }
+    text[..8].copy_from_slice(&high[..8]);
+    text[9..13].copy_from_slice(&high[8..12]);
+    text[14..18].copy_from_slice(&high[12..]);
+    text[19..23].copy_from_slice(&low[..4]);
+    text[24..].copy_from_slice(&low[4..]);
     text
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use http::Method;
 
-use super::fields::{Fields, Name};
+use super::fields::{Fields, Marks, Name};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// The number of an attempt, told to the app from the second on.
@@ -56,13 +56,14 @@ pub fn parse_retry_after(value: &[u8], now: SystemTime, date: impl Fn(&str) -> O
 pub fn previous_attempts(headers: &Fields) -> u32 {
     let number = |name: &str| -> Option<u32> { headers.get(name)?.to_str()?.parse().ok() };
     // Most requests have none of them: one pass over the names costs less than looking three up.
-    let told = |name: Name<'_>| match name.as_bytes().len() {
+    let told = |name: Name<'_>| match name.length() {
         17 => name.is(X_ATTEMPT),
         21 => name.is(X_ENVOY_ATTEMPT),
         26 => name.is(GRPC_PREVIOUS_ATTEMPTS),
         _ => false,
     };
-    if !headers.names().any(told) {
+    const TELL: Marks = Marks::of(&[X_ATTEMPT, X_ENVOY_ATTEMPT, GRPC_PREVIOUS_ATTEMPTS]);
+    if !headers.may_have(&TELL) || !headers.names().any(told) {
         return 0;
     }
     let counted = [X_ATTEMPT, X_ENVOY_ATTEMPT].map(|name| number(name).map_or(0, |count| count.saturating_sub(1)));

@@ -4,6 +4,7 @@
 //! standard forbids is no context, and the trace begins here. What a vendor keeps in `tracestate` is not looked into.
 
 use super::fields::{Fields, Value};
+use super::hex::digits;
 
 const B3: &str = "b3";
 const X_B3_TRACE_ID: &str = "x-b3-traceid";
@@ -67,9 +68,9 @@ pub fn parse_traceparent(value: &[u8]) -> Option<Context> {
 /// Version 00.
 pub fn write_traceparent(context: &Context) -> [u8; 55] {
     let mut out = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    write_hex(&mut out[3..19], (context.trace_id >> 64) as u64);
-    write_hex(&mut out[19..35], context.trace_id as u64);
-    write_hex(&mut out[36..52], context.parent_id);
+    out[3..19].copy_from_slice(&digits((context.trace_id >> 64) as u64));
+    out[19..35].copy_from_slice(&digits(context.trace_id as u64));
+    out[36..52].copy_from_slice(&digits(context.parent_id));
     out[54] += u8::from(context.sampled) | u8::from(context.random) << 1;
     out
 }
@@ -149,13 +150,6 @@ fn lower_digit(digit: u8) -> Option<u8> {
         b'0'..=b'9' => Some(digit - b'0'),
         b'a'..=b'f' => Some(digit - b'a' + 10),
         _ => None,
-    }
-}
-
-fn write_hex(out: &mut [u8], mut value: u64) {
-    for digit in out.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(value & 15) as usize];
-        value >>= 4;
     }
 }
 

@@ -8,7 +8,7 @@ use http::header::HeaderMap;
 use http::{Method, StatusCode};
 
 use super::body::may_trail;
-use crate::core::fields::Fields;
+use crate::core::fields::{Fields, Marks};
 
 /// How a body is framed on the way out, and what of it is still owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,14 +98,19 @@ pub fn request_head(out: &mut Vec<u8>, method: &Method, target: &str, headers: &
 }
 
 fn fields(out: &mut Vec<u8>, headers: &Fields, writing: Writing, persistence: Persistence) {
+    const GIVE_WAY: Marks = Marks::of(&["connection", "transfer-encoding"]);
     let told = tells(headers, writing);
-    headers.write(out, |name| match name.as_bytes().len() {
-        // By length first: most names are none of these. What stays behind is written below, if at all.
-        10 => name.is("connection") && persistence != Persistence::AsIs,
-        14 => name.is("content-length") && !told,
-        17 => name.is("transfer-encoding"),
-        _ => false,
-    });
+    if headers.may_have(&GIVE_WAY) || (!told && headers.contains("content-length")) {
+        headers.write(out, |name| match name.length() {
+            // By length first: most names are none of these. What stays behind is written below, if at all.
+            10 => name.is("connection") && persistence != Persistence::AsIs,
+            14 => name.is("content-length") && !told,
+            17 => name.is("transfer-encoding"),
+            _ => false,
+        });
+    } else {
+        headers.write(out, |_| false);
+    }
     match writing {
         Writing::Length(length) if !told => content_length(out, length),
         Writing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),

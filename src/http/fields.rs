@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 
 use super::head::Framing;
-use crate::core::fields::{Fields, Span};
+use crate::core::fields::{Fields, Span, is_spelt};
 
 /// Field lines of one head or of one trailer section.
 pub const FIELDS_MAX: usize = 100;
@@ -59,17 +59,17 @@ impl Told {
     fn add(&mut self, name: &[u8], value: &[u8]) {
         // By length first: most names are none of these.
         match name.len() {
-            2 if name.eq_ignore_ascii_case(b"te") => self.trailers |= has_word(value, b"trailers"),
-            6 if name.eq_ignore_ascii_case(b"expect") => {
+            2 if is_spelt(name, b"te") => self.trailers |= has_word(value, b"trailers"),
+            6 if is_spelt(name, b"expect") => {
                 self.continues |= value.eq_ignore_ascii_case(b"100-continue");
             }
-            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
-            10 if name.eq_ignore_ascii_case(b"connection") => {
+            7 if is_spelt(name, b"upgrade") => self.upgrade = true,
+            10 if is_spelt(name, b"connection") => {
                 self.close |= has_word(value, b"close");
                 self.keep_alive |= has_word(value, b"keep-alive");
             }
-            14 if name.eq_ignore_ascii_case(b"content-length") => self.add_length(value),
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+            14 if is_spelt(name, b"content-length") => self.add_length(value),
+            17 if is_spelt(name, b"transfer-encoding") => {
                 let chunked = self.coding == Coding::None && value.eq_ignore_ascii_case(b"chunked");
                 self.coding = if chunked { Coding::Chunked } else { Coding::Unclear };
             }

@@ -44,9 +44,13 @@ pub fn route<'p>(
 
 /// A host without its port; `[::1]:80` is `[::1]`.
 pub fn host_only(authority: &str) -> &str {
-    match authority.rfind(':') {
-        Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
-        Some(_) | None => authority,
+    // From the end: a port is short, and most hosts have none.
+    match authority.bytes().rposition(|byte| byte == b':' || byte == b']') {
+        Some(colon) => authority
+            .strip_suffix(&authority[colon..])
+            .filter(|_| authority.as_bytes()[colon] == b':')
+            .unwrap_or(authority),
+        None => authority,
     }
 }
 

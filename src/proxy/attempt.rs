@@ -3,13 +3,15 @@
 
 mod address;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
 use super::admit;
+use super::alarm::Alarm;
 use super::choose::{self, Turn};
 use super::exchange::Exchange;
 use super::hedge;
@@ -366,19 +368,20 @@ impl Run<'_> {
         F: Future<Output = Result<T, SendError>>,
     {
         let timers = self.timers(exchange, began);
-        let mut sleep = pin!(tokio::time::sleep_until(timers.next(began).into()));
-        loop {
-            tokio::select! {
-                biased;
-                result = &mut send => return result.map_err(Stop::Error),
-                () = &mut sleep => {
-                    let now = clock::now();
-                    if let Some(refusal) = timers.fired(now) {
-                        return Err(Stop::Timer { refusal, served: timers.served(now) });
-                    }
-                    sleep.as_mut().reset(timers.next(now).into());
-                }
+        let mut alarm = Alarm::new(&exchange.proxy.alarms, timers.next(began));
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = send.as_mut().poll(cx) {
+                return Poll::Ready(result.map_err(Stop::Error));
             }
-        }
+            loop {
+                ready!(alarm.poll(cx));
+                let now = clock::now();
+                if let Some(refusal) = timers.fired(now) {
+                    return Poll::Ready(Err(Stop::Timer { refusal, served: timers.served(now) }));
+                }
+                alarm.set(timers.next(now));
+            }
+        })
+        .await
     }
 }

@@ -9,15 +9,20 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use super::Proxy;
+use super::refusal::Refusal;
 use crate::state::lifecycle::Stage;
 
 impl Proxy {
-    /// What `work` comes to; `None` when the drain's time is over first.
-    pub(super) async fn unless_cut<W: Future>(&self, mut work: Pin<&mut W>) -> Option<W::Output> {
+    /// What `work` comes to, unless the drain's time is over first. Whether the app may have had the request is for the
+    /// caller to say.
+    pub(super) async fn unless_cut<W, T>(&self, mut work: Pin<&mut W>) -> Result<T, Refusal>
+    where
+        W: Future<Output = Result<T, Refusal>>,
+    {
         let lifecycle = &self.shared.states.lifecycle;
         poll_fn(|cx| match work.as_mut().poll(cx) {
-            Poll::Pending if lifecycle.stage() == Stage::Cutting => Poll::Ready(None),
-            polled => polled.map(Some),
+            Poll::Pending if lifecycle.stage() == Stage::Cutting => Poll::Ready(Err(Refusal::DrainCut { sent: false })),
+            polled => polled,
         })
         .await
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::header::{self, HeaderName, HeaderValue};
+use bytes::Bytes;
 use http::{Method, Uri, Version};
 
 use super::choose::Turn;
@@ -16,7 +16,7 @@ use super::rates::Standing;
 use super::upgrade::Tunnel;
 use super::upload::Upload;
 use super::{ClientBody, Peer, Proxy};
-use crate::core::fields::Fields;
+use crate::core::fields::{Fields, Value};
 use crate::core::priority::Priority;
 use crate::core::request_id::RequestId;
 use crate::core::{retry, trace};
@@ -52,7 +52,7 @@ pub struct Exchange {
     pub client: IpAddr,
     pub peer_trusted: bool,
     pub scheme: &'static str,
-    user_agent: Option<HeaderValue>,
+    user_agent: Option<Bytes>,
     form: Form,
     pub request_id: RequestId,
     pub trace: Option<trace::Context>,
@@ -91,6 +91,31 @@ pub struct Exchange {
     settled: bool,
 }
 
+/// What a request's record allocates, for the worker's next request.
+#[derive(Default)]
+pub struct Memory {
+    host: String,
+    attempts: Vec<AttemptRecord>,
+}
+
+/// Of so many requests a worker keeps the memory.
+const MEMORIES_MAX: usize = 64;
+/// Memory of so many bytes, or attempts, is not kept.
+const HOST_BYTES_MAX: usize = 256;
+const ATTEMPTS_MAX: usize = 16;
+
+impl Memory {
+    fn give_back(mut self, proxy: &Proxy) {
+        let mut memory = proxy.memory.borrow_mut();
+        let small = self.host.capacity() <= HOST_BYTES_MAX && self.attempts.capacity() <= ATTEMPTS_MAX;
+        if small && memory.len() < MEMORIES_MAX {
+            self.host.clear();
+            self.attempts.clear();
+            memory.push(self);
+        }
+    }
+}
+
 impl Exchange {
     /// Begins the record of a request that has just been read.
     pub fn open(proxy: &Rc<Proxy>, peer: Rc<Peer>, req: &Request<ClientBody>) -> Box<Exchange> {
@@ -99,6 +124,7 @@ impl Exchange {
         let listener = plan.own_listener(peer.slot).cloned();
         proxy.shared().states.lifecycle.request_began();
         let headers = &req.headers;
+        let Memory { host, attempts } = proxy.memory.borrow_mut().pop().unwrap_or_default();
         Box::new(Exchange {
             proxy: proxy.clone(),
             scheme: listener.as_ref().map_or("http", |listener| listener.scheme()),
@@ -109,10 +135,10 @@ impl Exchange {
             method: req.method.clone(),
             uri: req.uri.clone(),
             version: req.version,
-            host: String::new(),
+            host,
             client: peer.address.ip(),
             peer_trusted: plan.trusts(peer.address.ip()),
-            user_agent: headers.share("user-agent"),
+            user_agent: headers.share_bytes("user-agent"),
             form: form(headers),
             request_id: RequestId::None,
             trace: None,
@@ -120,7 +146,7 @@ impl Exchange {
             parent_span: 0,
             deadline: started + Duration::from_secs(30),
             upload: None,
-            attempts: Vec::new(),
+            attempts,
             under_way: None,
             notes: Vec::new(),
             turn: None,
@@ -233,6 +259,8 @@ impl Exchange {
             self.attempts.push(attempt);
         }
         self.record(ended);
+        let memory = Memory { host: std::mem::take(&mut self.host), attempts: std::mem::take(&mut self.attempts) };
+        memory.give_back(&proxy);
     }
 
     fn record(&self, ended: Instant) {
@@ -257,7 +285,7 @@ impl Exchange {
             query: self.uri.query(),
             version: self.version,
             client: self.client,
-            user_agent: self.user_agent.as_ref().and_then(|value| value.to_str().ok()),
+            user_agent: self.user_agent.as_deref().and_then(|value| Value::of(value).to_str()),
             status: self.status,
             fate: self.fate,
             reason: self.reason,
@@ -288,10 +316,10 @@ impl Drop for Exchange {
 
 fn form(headers: &Fields) -> Form {
     let begins =
-        |name: HeaderName, prefix: &[u8]| headers.get(name).is_some_and(|value| value.as_bytes().starts_with(prefix));
-    if begins(header::CONTENT_TYPE, b"application/grpc") {
+        |value: Option<Value<'_>>, prefix: &[u8]| value.is_some_and(|value| value.as_bytes().starts_with(prefix));
+    if begins(headers.get("content-type"), b"application/grpc") {
         Form::Grpc
-    } else if begins(header::ACCEPT, b"text/html") {
+    } else if begins(headers.get("accept"), b"text/html") {
         Form::Html
     } else {
         Form::Json

@@ -28,10 +28,15 @@ impl Proxy {
             let work = pin!(serve(&mut exchange, req));
             self.unless_cut(work).await
         };
-        let served = served.unwrap_or_else(|| Err(Refusal::DrainCut { sent: exchange.may_be_acted_on() }));
         let mut answer = match served {
             Ok(response) => response,
-            Err(refusal) => refusal.answer(&mut exchange), // the only place that invents a response
+            Err(refusal) => {
+                let refusal = match refusal {
+                    Refusal::DrainCut { .. } => Refusal::DrainCut { sent: exchange.may_be_acted_on() },
+                    other => other,
+                };
+                refusal.answer(&mut exchange) // the only place that invents a response
+            }
         };
         respond::dress(&exchange, &mut answer);
         let http2 = !exchange.is_http1();
@@ -70,7 +75,8 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
     {
         return Ok(answer);
     }
-    let chosen = admit::route(&listener, exchange, (&req.method, &req.headers, received.query()), &normalised)?;
+    let asked = (&req.method, &req.headers, received.query());
+    let chosen = admit::route(&listener, exchange, asked, &normalised)?;
     let Some(led) = plan.route(listener.slot, chosen.index) else { return Err(Refusal::RouteNotFound) };
     let route = &led.plan;
     exchange.route = Some(route.clone());
@@ -102,12 +108,8 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
     admit::place(exchange, upstream).await?;
 
     // attempt, then respond
-    let way = Way {
-        received: &received,
-        normalised: &normalised,
-        judged: !listener.router.is_blind_to_paths(),
-        rewrite: rewrite.as_ref(),
-    };
+    let judged = !listener.router.is_blind_to_paths();
+    let way = Way { received: &received, normalised: &normalised, judged, rewrite: rewrite.as_ref() };
     let upgrade = identify::prepare(exchange, &mut req, way);
     let answered = attempt::forward(exchange, req, upgrade.as_deref()).await;
     admit::learn(exchange, &answered);

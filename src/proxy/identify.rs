@@ -79,8 +79,7 @@ pub fn prepare(exchange: &mut Exchange, req: &mut Request<ClientBody>, way: Way<
             scheme: exchange.scheme,
             host: &exchange.host,
         };
-        forwarded::write(fields, &hop);
-        forwarded::write_via(fields, version);
+        exchange.proxy.told.borrow_mut().write(fields, &hop, version);
     }
     fields.make(X_REQUEST_ID, &[exchange.request_id.as_bytes()]);
     clean_trace(exchange, fields);

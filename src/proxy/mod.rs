@@ -2,6 +2,7 @@
 //! The other files are the phases and their leaves; policies decide in `core`, and live in `state`.
 
 pub mod admit;
+mod alarm;
 pub mod arrive;
 pub mod attempt;
 pub mod body;
@@ -38,6 +39,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
+use crate::core::forwarded;
 use crate::plan::{EndpointPlan, Plan};
 use crate::state::clock;
 use crate::state::places::Place;
@@ -105,6 +107,11 @@ pub struct Proxy {
     long: RefCell<Vec<(Instant, Weak<RefCell<Place>>)>>,
     /// The answers that wait for their clients.
     taking: taking::Taking,
+    alarms: Rc<alarm::Alarms>,
+    /// Of requests that have ended.
+    memory: RefCell<Vec<exchange::Memory>>,
+    /// How apps were told who asks.
+    told: RefCell<forwarded::Memory>,
     /// A wall time and the monotonic time it was read at: wall times in between are computed.
     anchor: Cell<(Instant, SystemTime)>,
 }
@@ -121,6 +128,9 @@ impl Proxy {
             links: Links::default(),
             long: RefCell::default(),
             taking: taking::Taking::default(),
+            alarms: Rc::default(),
+            memory: RefCell::default(),
+            told: RefCell::default(),
             anchor: Cell::new((clock::now(), clock::wall())),
             shared,
         })

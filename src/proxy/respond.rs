@@ -1,6 +1,6 @@
 //! The app's answer made ready for the client: hop-by-hop fields out, protective headers in.
 
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::HeaderValue;
 use http::{StatusCode, Version};
 
 use super::body::Body;
@@ -14,7 +14,7 @@ use crate::state::clock;
 use crate::state::lifecycle::Stage;
 use crate::upstream::UpstreamBody;
 
-const STRICT_TRANSPORT_SECURITY: HeaderName = header::STRICT_TRANSPORT_SECURITY;
+const STRICT_TRANSPORT_SECURITY: &str = "strict-transport-security";
 
 const EVENTS: &[u8] = b"text/event-stream";
 

@@ -144,8 +144,8 @@ impl Activity {
 
     /// A request head is complete; the guard is dropped when its response body ends or is given up.
     pub fn request(self: &Arc<Self>, version: http::Version, has_body: bool) -> Open {
-        self.open.fetch_add(1, Relaxed);
-        self.total.fetch_add(1, Relaxed);
+        step(&self.open, 1);
+        step(&self.total, 1);
         self.reading.store(false, Relaxed);
         self.set(HAD_BODY, has_body);
         self.set(HTTP_10, version == http::Version::HTTP_10);
@@ -235,6 +235,11 @@ fn after(since: u64, wait: Duration) -> u64 {
     since.saturating_add(wait)
 }
 
+/// A connection's numbers change on its worker's thread alone; nothing can come between the load and the store.
+fn step(number: &AtomicU32, by: i32) {
+    number.store(number.load(Relaxed).saturating_add_signed(by), Relaxed);
+}
+
 /// One request in flight on a connection.
 pub struct Open {
     activity: Arc<Activity>,
@@ -273,10 +278,10 @@ impl Drop for Open {
         let now = activity.ticks.read();
         // Only young streams count as abuse: a client that gives up after a while has waited for its answer.
         if !self.answered && now.saturating_sub(self.began) < 1000 {
-            activity.cancelled.fetch_add(1, Relaxed);
+            step(&activity.cancelled, 1);
         }
         activity.since.store(now, Relaxed);
-        activity.open.fetch_sub(1, Relaxed);
+        step(&activity.open, -1);
     }
 }
 

@@ -94,7 +94,7 @@ pub async fn http2(io: ConnectionIo, front: Front, seat: &Seat, limits: &Limits)
             if open.activity().cancelled() {
                 tokio::task::yield_now().await;
             }
-            answer(proxy, peer, req, open).await
+            clock::held(pin!(answer(proxy, peer, req, open))).await
         }
     });
     let connection = pin!(builder.serve_connection(TokioIo::new(io), service));
@@ -175,7 +175,7 @@ where
     let mut watch = Watch::new(seat, activity, limits);
     poll_fn(|cx| {
         loop {
-            if let Poll::Ready(result) = clock::hold(|| connection.as_mut().poll(cx)) {
+            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended(result));
             }
             if activity.is_abused() {

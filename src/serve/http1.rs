@@ -5,7 +5,7 @@
 //! answer's head and its first bytes leave together. How a connection ends is told by [`Ending`], and done in
 //! `connection`.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,8 +36,7 @@ type Upgrade = oneshot::Sender<Box<dyn Duplex>>;
 /// Serves a connection's requests until it ends; the socket is left with the activity, unless a tunnel took it.
 /// The clock is read at most once each time it is polled.
 pub async fn serve(stream: Stream, first: Bytes, front: Front, seat: &Seat, limits: &Limits) -> Ending {
-    let mut requests = pin!(requests(stream, first, front, seat, limits));
-    poll_fn(|cx| clock::hold(|| requests.as_mut().poll(cx))).await
+    clock::held(pin!(requests(stream, first, front, seat, limits))).await
 }
 
 async fn requests(stream: Stream, first: Bytes, front: Front, seat: &Seat, limits: &Limits) -> Ending {

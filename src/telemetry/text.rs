@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use crate::core::hex;
+
 /// A decimal number.
 pub fn integer(out: &mut Vec<u8>, number: u64) {
     let mut digits = [0u8; 20];
@@ -31,25 +33,19 @@ pub fn millis(out: &mut Vec<u8>, duration: Duration) {
 
 /// Whole microseconds, saturating.
 pub fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+    duration.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(duration.subsec_micros()))
 }
 
 /// Whole nanoseconds, saturating (584 years).
 pub fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
 }
 
 /// The low `digits` hexadecimal digits, lower case.
 pub fn hex(out: &mut Vec<u8>, value: u128, digits: u32) {
     let mut text = [0; 32];
-    // In halves: 128-bit shifts for each digit cost several times as much.
-    let (high, low) = text.split_at_mut(16);
-    for (half, mut bits) in [(high, (value >> 64) as u64), (low, value as u64)] {
-        for digit in half.iter_mut().rev() {
-            *digit = b"0123456789abcdef"[(bits & 15) as usize];
-            bits >>= 4;
-        }
-    }
+    text[..16].copy_from_slice(&hex::digits((value >> 64) as u64));
+    text[16..].copy_from_slice(&hex::digits(value as u64));
     out.extend_from_slice(&text[32usize.saturating_sub(digits as usize)..]);
 }
 

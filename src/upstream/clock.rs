@@ -1,6 +1,8 @@
 //! The monotonic clock. It goes through tokio so that a test can pause it; floors above read it as `state::clock`.
 
 use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::time::Instant;
 
 /// The monotonic time.
@@ -22,9 +24,14 @@ fn read() -> Instant {
 
 /// The clock is read once at most during `work` on this thread, which is one poll of a task: what it decides, it
 /// decides at one time. Measured times are right to the length of a poll.
-pub fn hold<T>(work: impl FnOnce() -> T) -> T {
+fn hold<T>(work: impl FnOnce() -> T) -> T {
     let _before = Before(HELD.replace(Held::Unread));
     work()
+}
+
+/// `work`, with the clock held each time it is polled. It is only lent, so that its memory is not needed twice.
+pub async fn held<F: Future>(mut work: Pin<&mut F>) -> F::Output {
+    poll_fn(|cx| hold(|| work.as_mut().poll(cx))).await
 }
 
 /// The time of the poll that is under way.
@@ -50,7 +57,21 @@ thread_local! {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::time::Duration;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn between_polls_time_goes_on() {
+        let (first, second) = held(pin!(async {
+            let first = now();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            (first, now())
+        }))
+        .await;
+        assert_eq!(second - first, Duration::from_millis(5));
+    }
 
     #[test]
     fn a_held_clock_stands_until_its_work_is_over() {

@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::UPGRADE;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, StatusCode};
 use http_body::Body;
@@ -99,7 +98,7 @@ where
             Protocol::Http1 => Choice::Http1,
             Protocol::Http2 => Choice::Http2(Alpn::Http2),
             // Upgrades exist on HTTP/1.1 only (RFC 8441 is not offered).
-            Protocol::Auto if req.headers.contains(UPGRADE) => Choice::Http1,
+            Protocol::Auto if req.headers.contains("upgrade") => Choice::Http1,
             Protocol::Auto if plain && how.want_http2 => Choice::Http2(Alpn::Http2),
             Protocol::Auto if plain || self.chose_http2.get() == Some(false) => Choice::Http1,
             Protocol::Auto => Choice::Http2(Alpn::Any),

@@ -5,7 +5,7 @@
 //! given or a made one, explicit framing. HTTP/2: `:scheme` and `:authority` instead of `Host`, no connection headers
 //! (RFC 9113 §8.2.2). `te: trailers` and `trailer` pass through both: without `trailer` hyper drops chunked trailers.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use http_body::Body;
@@ -22,12 +22,12 @@ pub(super) struct Target {
 
 pub(super) fn http1<B: Body>(req: &mut codec::Request<B>, target: &Target) {
     req.version = Version::HTTP_11;
-    if !req.headers.contains(HOST) {
+    if !req.headers.contains("host") {
         let host = match req.uri.authority() {
             Some(authority) => host_header(authority).unwrap_or_else(|| target.host.clone()),
             None => target.host.clone(),
         };
-        req.headers.insert(HOST, host);
+        req.headers.insert("host", host);
     }
     if req.uri.scheme().is_some() || req.uri.authority().is_some() {
         req.uri = origin_form(&req.uri);
@@ -46,12 +46,12 @@ fn frame<B: Body>(req: &mut codec::Request<B>) {
     };
     let headers = &mut req.headers;
     if ended {
-        headers.remove(TRANSFER_ENCODING);
-        if matches!(method, Payload::Expected) && !headers.contains(CONTENT_LENGTH) {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        headers.remove("transfer-encoding");
+        if matches!(method, Payload::Expected) && !headers.contains("content-length") {
+            headers.insert("content-length", HeaderValue::from_static("0"));
         }
-    } else if !known && !headers.contains(CONTENT_LENGTH) {
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    } else if !known && !headers.contains("content-length") {
+        headers.insert("transfer-encoding", HeaderValue::from_static("chunked"));
     }
 }
 

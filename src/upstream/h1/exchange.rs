@@ -97,7 +97,11 @@ where
             return match written {
                 _ if self.is_lost(before) => Err(Failed::NeverWritten),
                 Poll::Ready(Err(cause)) => Err(Failed::Sent(SendError::reset(true, cause))),
-                Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+                Poll::Ready(Ok(())) => {
+                    self.out.rest(); // who waits for the app holds no buffer
+                    Ok(())
+                }
+                Poll::Pending => Ok(()),
             };
         }
         let trailers = req.headers.contains("trailer");
