@@ -24,7 +24,8 @@ set --
 case $target in
 http1_*)
     mkdir -p fuzz/target
-    rustc --edition 2024 fuzz/seeds.rs -o fuzz/target/write-seeds
+    rustc --edition 2024 --crate-type rlib --out-dir fuzz/target tests/http1_differential/corpus.rs
+    rustc --edition 2024 -L fuzz/target --extern corpus fuzz/seeds.rs -o fuzz/target/write-seeds
     fuzz/target/write-seeds
     set -- -dict=fuzz/http1.dict -max_len=4096
     ;;

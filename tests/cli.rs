@@ -146,6 +146,13 @@ fn explain_names_the_route_the_lines_and_the_worst_case() {
     assert_eq!(code, Some(0), "{err}");
     assert!(out.contains(&format!("{name}:7")) && out.contains(&format!("{name}:2")), "{out}");
     assert!(out.contains("waits at most 5s") && out.contains("3 times the load") && out.contains("default"), "{out}");
+    for told in [
+        "opens after 5 failures in a row (or 1% of the requests in 10s, if more)",
+        "opens when 50% of at least 20 requests in 10s fail",
+        "stays open for 5s to 30s",
+    ] {
+        assert!(out.contains(told), "{told}\n{out}");
+    }
     let (code, out, _) = run(&["explain", "POST", "/api/x", "-c", &name]);
     assert_eq!((code, out.contains("405") && out.contains("GET")), (Some(1), true), "{out}");
     let (code, out, _) = run(&["explain", "GET", "/other", "-c", &name]);
@@ -269,7 +276,8 @@ fn a_whole_life_from_start_to_drain() {
     let fate = (0..TRIES_MAX).map(|_| running.ask(&["why", &id])).find(|(code, ..)| *code == Some(0));
     let (_, fate, _) = fate.expect("the request is remembered");
     assert!(fate.starts_with("GET a/x: 200 in ") && fate.contains("attempts"), "{fate}");
-    assert_eq!(running.ask(&["why", "nope"]).0, Some(1));
+    let (code, out, _) = running.ask(&["why", "nope"]);
+    assert_eq!((code, out.contains("Only the last requests are: ")), (Some(1), true), "{out}");
     let (code, out, _) = running.ask(&["status"]);
     assert_eq!(code, Some(0));
     assert!(out.contains("service shop: ready, serving") && out.contains(&running.web), "{out}");
@@ -287,6 +295,8 @@ fn a_whole_life_from_start_to_drain() {
     assert!(running.ask(&["status"]).1.contains("STALE"));
     assert_eq!(running.ask(&["breaker", "open", "app"]).0, Some(0));
     assert!(running.get("/x").starts_with("HTTP/1.1 503"));
+    let told = (0..TRIES_MAX).map(|_| running.ask(&["status", "--all"]).1).any(|out| out.contains("1  breaker_open"));
+    assert!(told, "the refusal and its reason");
     assert_eq!(running.ask(&["breaker", "auto", "app"]).0, Some(0));
     assert!(running.get("/x").starts_with("HTTP/1.1 200"));
     let (code, out, _) = running.ask(&["drain", "--wait"]);
@@ -319,6 +329,7 @@ fn the_demo_ends_by_itself_with_a_summary() {
     let (code, out, err) = run(&["demo", "--for", "2s"]);
     assert_eq!(code, Some(0), "{err}");
     assert!(out.contains("http://127.0.0.1:") && out.contains("   1s  clients: "), "{out}");
+    assert!(out.contains("Not the defaults") && out.contains("200 failures in a row instead of 5"), "{out}");
     assert!(out.contains("Alone, the app would have failed") && !out.contains('\x1b'), "{out}");
 }
 

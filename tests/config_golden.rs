@@ -69,6 +69,30 @@ fn a_secret_file_is_read_and_watched() {
     assert_ne!(loaded.hash, again.hash);
 }
 
+#[test]
+fn the_hash_is_of_the_secrets_that_were_read() {
+    // Goal: two plans with different secrets never have one hash, even when a file changes or goes while it is loaded.
+    // Method: looking up a variable behind the secret does that to the secret's file.
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    let text = "upstream: http://127.0.0.1:1\nadmin: { token: \"${file:token}\" }\nworkers: ${WORKERS}\n";
+    let load = |secret: &str, then: &dyn Fn()| {
+        std::fs::write(&token, secret).unwrap();
+        let env = |name: &str| {
+            (name == "WORKERS").then(|| {
+                then();
+                "1".to_owned()
+            })
+        };
+        let loaded = load_text(text, "x", folder.path(), &env).unwrap();
+        (loaded.settings.admin.token.unwrap().0, loaded.hash)
+    };
+    let [one, other] = ["one", "other"].map(|secret| load(secret, &|| ()).1);
+    assert_ne!(one, other);
+    assert_eq!(load("one", &|| std::fs::write(&token, "other").unwrap()), ("one".to_owned(), one.clone()));
+    assert_eq!(load("one", &|| std::fs::remove_file(&token).unwrap_or(())), ("one".to_owned(), one));
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_makes_it_panic(text in "[a-z:{}\\[\\]\"' \n\t$#&*!|>%-]{0,200}") {

@@ -1,7 +1,7 @@
 //! What the decisions and a whole request cost in instructions, outside the kernel: a figure without noise, which a
 //! busy machine does not change. `cargo bench --bench core` counts with `valgrind --tool=callgrind` and compares with
 //! `benches/core.baseline`; with `BENCH_CHECK=1` more than 3 % above it fails. `UPDATE_BASELINE=1` writes the file anew,
-//! `BENCH_CASES` (a part of a name) chooses, `BENCH_OUTRIGGER` names another build for the whole requests.
+//! `BENCH_CASES` and `BENCH_WITHOUT` (a part of a name) choose, `BENCH_OUTRIGGER` names another build for the whole requests.
 //!
 //! A figure is the difference of two runs of different length over the difference of their lengths, so what a run costs
 //! once does not count. The baseline holds for one compiler and processor family; with another one the differences are
@@ -34,12 +34,15 @@ fn main() -> ExitCode {
         println!("skipped: valgrind not installed");
         return ExitCode::SUCCESS;
     }
-    let wanted = std::env::var("BENCH_CASES").ok();
-    let is_wanted = |name: &str| wanted.as_ref().is_none_or(|part| name.contains(part.as_str()));
+    let [wanted, without] = ["BENCH_CASES", "BENCH_WITHOUT"].map(|name| std::env::var(name).ok());
+    let is_wanted = |name: &str| {
+        wanted.as_ref().is_none_or(|part| name.contains(part.as_str()))
+            && without.as_ref().is_none_or(|part| !name.contains(part.as_str()))
+    };
     let names = cases::NAMES.into_iter().filter(|name| is_wanted(name));
     let mut counted: Vec<(String, f64)> = names.map(|name| (name.to_owned(), instructions_each(name))).collect();
     counted.extend(request::counted(&is_wanted));
-    judge(&counted, wanted.is_none())
+    judge(&counted, wanted.is_none() && without.is_none())
 }
 
 fn child(asked: &str) -> ExitCode {
@@ -104,5 +107,15 @@ fn judge(counted: &[(String, f64)], all: bool) -> ExitCode {
 fn compiler() -> String {
     let out = Command::new("rustc").arg("--version").output();
     let version = out.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned()).unwrap_or_default();
-    format!("# {version}, {}", std::env::consts::ARCH)
+    format!("# {version}, {}, {}", std::env::consts::ARCH, processor())
+}
+
+/// The C library and the TLS library choose their code by it.
+fn processor() -> String {
+    let told = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let value = |name: &str| {
+        let line = told.lines().find(|line| line.starts_with(name))?;
+        line.split_once(':').map(|(_, value)| value.trim().to_owned())
+    };
+    format!("{} family {}", value("vendor_id").unwrap_or_default(), value("cpu family").unwrap_or_default())
 }

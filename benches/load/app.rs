@@ -2,14 +2,13 @@
 //! path asks for: `/1k`, `/64k`, `/10m`; a request's body is read and dropped. `/ws` becomes a WebSocket that answers
 //! each message of [`websocket::PAYLOAD`] bytes with one as long.
 
-use std::net::TcpListener;
 use std::rc::Rc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::client::{content_length, find};
-use super::websocket;
+use super::{served, websocket};
 
 const SIZES: [(&str, usize); 3] = [("/1k", 1024), ("/64k", 64 * 1024), ("/10m", 10 * 1024 * 1024)];
 
@@ -18,26 +17,12 @@ pub fn size(path: &str) -> usize {
     SIZES.iter().find(|(name, _)| *name == path).unwrap_or(&SIZES[0]).1
 }
 
-/// Serves on a thread of its own until the process ends; its port.
+/// Serves until the process ends; its port.
 pub fn start() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
-    listener.set_nonblocking(true).expect("a socket can be non-blocking");
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        tokio::task::LocalSet::new().block_on(&runtime, serve(listener));
-    });
-    port
-}
-
-async fn serve(listener: TcpListener) {
-    let listener = tokio::net::TcpListener::from_std(listener).expect("a listener in this runtime");
-    let answers: Rc<Vec<(&str, Vec<u8>)>> = Rc::new(SIZES.map(|(path, size)| (path, answer(size))).into());
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        let _ = stream.set_nodelay(true);
-        tokio::task::spawn_local(answer_all(stream, answers.clone()));
-    }
+    served::start(|| {
+        let answers: Rc<Vec<(&str, Vec<u8>)>> = Rc::new(SIZES.map(|(path, size)| (path, answer(size))).into());
+        move |stream| drop(tokio::task::spawn_local(answer_all(stream, answers.clone())))
+    })
 }
 
 fn answer(size: usize) -> Vec<u8> {

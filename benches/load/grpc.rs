@@ -1,10 +1,11 @@
 //! Unary gRPC calls: an app behind the proxies that speaks HTTP/2 and answers every call with one message and trailers,
 //! and the call itself, which went well only if all of that arrives.
 
-use std::net::TcpListener;
-
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
+use tokio::net::TcpStream;
+
+use super::served;
 
 /// A message's five bytes in front, and what the call carries and is answered with behind them.
 const PREFIX: usize = 5;
@@ -18,31 +19,17 @@ fn message(bytes: usize) -> Bytes {
     message.into()
 }
 
-/// Serves on a thread of its own until the process ends; its port.
+/// Serves until the process ends; its port.
 pub fn start() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
-    listener.set_nonblocking(true).expect("a socket can be non-blocking");
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        tokio::task::LocalSet::new().block_on(&runtime, serve(listener));
-    });
-    port
+    served::start(|| |stream| drop(tokio::task::spawn_local(serve(stream))))
 }
 
-async fn serve(listener: TcpListener) {
-    let listener = tokio::net::TcpListener::from_std(listener).expect("a listener in this runtime");
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        let _ = stream.set_nodelay(true);
-        tokio::task::spawn_local(async move {
-            let mut builder = h2::server::Builder::new();
-            builder.initial_window_size(1 << 20).initial_connection_window_size(16 << 20).max_concurrent_streams(1000);
-            let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
-            while let Some(Ok((request, respond))) = connection.accept().await {
-                tokio::task::spawn_local(answer(request, respond));
-            }
-        });
+async fn serve(stream: TcpStream) {
+    let mut builder = h2::server::Builder::new();
+    builder.initial_window_size(1 << 20).initial_connection_window_size(16 << 20).max_concurrent_streams(1000);
+    let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        tokio::task::spawn_local(answer(request, respond));
     }
 }
 

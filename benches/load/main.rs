@@ -27,6 +27,7 @@ mod ports;
 mod process;
 mod report;
 mod scenario;
+mod served;
 mod websocket;
 
 use std::time::Duration;

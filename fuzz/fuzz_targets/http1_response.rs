@@ -4,26 +4,12 @@
 //! answer is read again as the same one.
 #![no_main]
 
-#[path = "../../tests/http1_differential/compare.rs"]
-#[allow(dead_code)]
-mod compare;
-#[path = "../../tests/http1_differential/hyper_side.rs"]
-#[allow(dead_code)]
-mod hyper_side;
-#[path = "../../tests/http1_differential/our_side.rs"]
-#[allow(dead_code)]
-mod our_side;
-#[path = "../support/plain.rs"]
-mod plain;
-#[path = "../support/talk.rs"]
-#[allow(dead_code)]
-mod talk;
-
-use compare::{Reading, STRICTER_RESPONSES, Seen, compare};
 use http::Method;
 use libfuzzer_sys::fuzz_target;
 use outrigger::http::Framing;
-use talk::{Ended, First, Input, Message, Sender};
+use outrigger_fuzz::compare::{STRICTER_RESPONSES, compare};
+use outrigger_fuzz::talk::{Ended, First, Input, Message, Sender};
+use outrigger_fuzz::{hyper_side, our_side, plain, talk};
 
 fuzz_target!(|data: &[u8]| {
     let Some(input) = Input::of(data) else { return };

@@ -170,10 +170,21 @@ async fn why(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
     match admin.shared.telemetry.find(&id) {
         Some(fate) => no_store(fate).into_response(),
         None => {
-            let words = "no request with this id is remembered: it is too long ago, still under way, or was not ours";
-            error(StatusCode::NOT_FOUND, words).into_response()
+            let last = admin.shared.telemetry.recent(usize::MAX);
+            let since = last.last().and_then(|oldest| oldest["started"].as_f64());
+            error(StatusCode::NOT_FOUND, not_remembered(last.len(), since)).into_response()
         }
     }
+}
+
+/// `since`: when the oldest of the remembered requests began, in seconds since the Unix epoch.
+fn not_remembered(count: usize, since: Option<f64>) -> String {
+    let now = clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let back = since.map_or(0.0, |since| (now - since).max(0.0).ceil());
+    format!(
+        "no request with this id is remembered: it is too long ago, still under way, or was not ours. Only the last requests \
+         are: {count} now, {back}s back; older ones stand in the access log"
+    )
 }
 
 #[derive(Deserialize, Default)]

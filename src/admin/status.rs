@@ -1,6 +1,8 @@
 //! Everything `outrigger status` shows, as one record: read from the living state, sent as JSON, and read back by the
 //! client, which may be another version; so every field has a default.
 
+mod traffic;
+
 use serde::{Deserialize, Serialize};
 
 use super::Board;
@@ -10,7 +12,8 @@ use crate::core::dependency::Effect;
 use crate::plan::{EndpointPlan, LimitPlan, Plan, StorePlan, UpstreamPlan};
 use crate::proxy::{Shared, readiness};
 use crate::state::clock;
-use crate::telemetry::{Quantiles, RouteSnapshot};
+
+pub use traffic::{Reason, Route};
 
 /// Refused keys shown of each limit.
 const REFUSED_KEYS_SHOWN: usize = 10;
@@ -35,6 +38,8 @@ pub struct Status {
     pub in_flight: u64,
     pub upgraded: u64,
     pub routes: Vec<Route>,
+    /// Why requests were refused or failed, since the start; the commonest first.
+    pub reasons: Vec<Reason>,
     pub upstreams: Vec<Upstream>,
     pub rate_limits: Vec<RateLimit>,
     pub stores: Vec<Store>,
@@ -69,21 +74,6 @@ pub struct Config {
 pub struct Listener {
     pub name: String,
     pub address: String,
-}
-
-/// Counts since the start; times in milliseconds, of all answers.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Route {
-    pub name: String,
-    pub requests: u64,
-    /// Answered with 5xx, the app's and ours.
-    pub failed: u64,
-    pub p50_ms: f64,
-    pub p90_ms: f64,
-    pub p99_ms: f64,
-    pub p999_ms: f64,
-    pub max_ms: f64,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -193,6 +183,7 @@ pub fn status(shared: &Shared, board: &Board) -> Status {
     let states = &shared.states;
     let report = readiness::report(&plan, states);
     let facts = board.facts();
+    let snapshots = shared.telemetry.routes();
     let listeners = facts.listeners.iter().cloned().map(|(name, address)| Listener { name, address }).collect();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -210,7 +201,8 @@ pub fn status(shared: &Shared, board: &Board) -> Status {
         connections: count(states.lifecycle.connections()),
         in_flight: count(states.lifecycle.in_flight()),
         upgraded: count(states.lifecycle.upgraded()),
-        routes: routes(shared, &plan),
+        routes: traffic::routes(&snapshots, &plan),
+        reasons: traffic::reasons(&snapshots),
         upstreams: plan.upstreams.iter().map(|upstream| self::upstream(upstream)).collect(),
         rate_limits: plan.limits.iter().map(|limit| rate_limit(limit)).collect(),
         certificates: facts.certificates.iter().cloned().map(certificate).collect(),
@@ -248,37 +240,6 @@ fn config(shared: &Shared, plan: &Plan, facts: &super::Facts) -> Config {
         refused: reload.refused.load(Relaxed),
         restart: facts.restart.clone(),
         plans: facts.plans.clone(),
-    }
-}
-
-/// The routes of the plan, in order, and what no route took.
-fn routes(shared: &Shared, plan: &Plan) -> Vec<Route> {
-    let snapshots = shared.telemetry.routes();
-    let known = plan.live_listeners().flat_map(|listener| &listener.routes).map(|route| &*route.name);
-    let mut names: Vec<&str> = Vec::new();
-    for name in known.chain([""]) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    let found = names.into_iter().filter_map(|name| snapshots.iter().find(|snapshot| snapshot.name == name));
-    found.map(route).filter(|route| !route.name.is_empty() || route.requests > 0).collect()
-}
-
-fn route(snapshot: &RouteSnapshot) -> Route {
-    let times = Quantiles::of(&snapshot.latency);
-    let count = |wanted: &dyn Fn(&str) -> bool| {
-        snapshot.requests.iter().filter(|(_, class, _)| wanted(class)).map(|(_, _, count)| count).sum()
-    };
-    Route {
-        name: snapshot.name.clone(),
-        requests: count(&|_| true),
-        failed: count(&|class| class == "5xx"),
-        p50_ms: times.p50 * 1e3,
-        p90_ms: times.p90 * 1e3,
-        p99_ms: times.p99 * 1e3,
-        p999_ms: times.p999 * 1e3,
-        max_ms: times.max * 1e3,
     }
 }
 

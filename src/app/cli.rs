@@ -61,8 +61,9 @@ enum Verb {
     /// Load the configuration file again, or go back to an earlier plan
     Reload(ReloadArgs),
     /// Show how the running proxy is doing
-    Status(AskArgs),
-    /// Tell what became of one request, and why
+    Status(StatusArgs),
+    /// Tell what became of one of the last requests, and why
+    #[command(after_help = WHY_HELP)]
     Why(WhyArgs),
     /// Stop gracefully: not ready, finish what is in flight, end
     Drain(DrainArgs),
@@ -182,6 +183,20 @@ pub struct ReloadArgs {
     #[command(flatten)]
     pub ask: AskArgs,
 }
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Every route, upstream and rate limit; otherwise, where they are many, the twenty of each with most trouble or traffic
+    #[arg(long)]
+    pub all: bool,
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+const WHY_HELP: &str = "\
+The last requests are remembered, in 2 MiB (at least 256 KiB for each worker): some 8,000 of them, the last 80 seconds at
+100 requests a second. Older ones stand in the access log. The newest:
+  curl 'http://127.0.0.1:9901/recent?limit=100'";
 
 #[derive(Debug, Args)]
 pub struct WhyArgs {
@@ -399,6 +414,7 @@ mod tests {
             "outrigger diff a.yaml --admin 127.0.0.1:1",
             "outrigger reload",
             "outrigger reload --to abc",
+            "outrigger status --all",
             "outrigger status --output json --admin unix:/run/a.sock",
             "outrigger why abc",
             "outrigger drain --wait",

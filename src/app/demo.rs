@@ -64,7 +64,7 @@ async fn demo(args: &DemoArgs, app: FlakyApp) -> Result<(), String> {
     let options = run::Options { config: None, loaded, command: Vec::new() };
     let mut outrigger = Outrigger::start(options).await.map_err(|cannot| cannot.words.join("\n"))?;
     let mut show = Show::new(app, ports, Arc::clone(&outrigger.shared));
-    write(&screen::greeting(&show.addresses, show.paint));
+    write(&screen::greeting(&show.addresses, &unusual(args.rate), show.paint));
     let load = tokio::task::spawn_local(Rc::clone(&show.load).run(args.rate));
     // Ctrl-C, SIGTERM and `outrigger drain` end the demo as they end any Outrigger.
     let stop = tokio::select! {
@@ -86,9 +86,24 @@ fn free(usual: u16) -> Result<u16, String> {
     address.map(|address| address.port()).map_err(|cause| format!("no free port on 127.0.0.1: {cause}"))
 }
 
+fn breaker_after(rate: u32) -> u32 {
+    (f64::from(rate) * BREAKER_AFTER).max(5.0) as u32
+}
+
+/// What of the configuration below is not as in a file that says nothing, so that nobody takes it for a default.
+fn unusual(rate: u32) -> String {
+    let failures = breaker_after(rate);
+    format!(
+        "Not the defaults, since this app falls over every ten seconds:
+  breaker     opens after {failures} failures in a row instead of 5, for 0.5s to 2s instead of 5s to 30s, and without a ramp
+  retries     6 attempts instead of 3, with longer waits
+  health      asked every 250ms; without health_check it is not asked"
+    )
+}
+
 /// The defaults, but for a patience that outlasts the app's restart and a breaker that opens only when it is broken.
 fn configuration(app: SocketAddr, [web, ops, admin]: [u16; 3], rate: u32) -> String {
-    let failures = (f64::from(rate) * BREAKER_AFTER).max(5.0) as u32;
+    let failures = breaker_after(rate);
     format!(
         "service: {{ name: demo }}
 listeners: [{{ name: web, address: \"127.0.0.1:{web}\" }}]

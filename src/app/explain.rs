@@ -16,13 +16,14 @@ use super::cli::{ExplainArgs, Output};
 use super::start::FILE_DEFAULT;
 use super::verdict::Verdict;
 use crate::config::settings::{
-    HealthCheckKind, Listener, Mode, RateLimit, Route, RouteAction, RouteMatch, Settings, Upstream,
+    CircuitBreaker, HealthCheckKind, Listener, Mode, RateLimit, Route, RouteAction, RouteMatch, Settings, Upstream,
 };
 use crate::config::{self, Loaded};
 use crate::core::fields::Fields;
 use crate::core::path::normalise;
 use crate::core::retry::may_replay;
 use crate::core::route::{Found, Router, Rule};
+use crate::core::units::Ratio;
 use worst::Worst;
 
 /// One value and where it came from.
@@ -231,6 +232,33 @@ impl Rows {
         self.plain("limits", "in flight", value, path);
     }
 
+    /// What opens it, one row for each, and for how long.
+    fn breaker(&mut self, breaker: &CircuitBreaker, at: &str) {
+        let at = format!("{at}.circuit_breaker");
+        let (opens, stays) = match breaker.mode {
+            Mode::Enforce => ("opens", "stays"),
+            Mode::Shadow => ("only watches; would open", "would stay"),
+            Mode::Off => return self.plain("upstream", "breaker", "off".to_owned(), format!("{at}.mode")),
+        };
+        let window = time(breaker.window);
+        let in_a_row = match breaker.consecutive_failures {
+            Some(1) => "1 failure".to_owned(),
+            Some(failures) => format!("{failures} failures in a row"),
+            None => format!("5 failures in a row (or 1% of the requests in {window}, if more)"),
+        };
+        self.plain("upstream", "breaker", format!("{opens} after {in_a_row}"), format!("{at}.consecutive_failures"));
+        let all =
+            |share: Ratio| format!("{}% of at least {} requests in {window}", share.0 * 100.0, breaker.volume_min);
+        let value = format!("{opens} when {} fail", all(breaker.failure_rate));
+        self.plain("upstream", "breaker share", value, format!("{at}.failure_rate"));
+        if let Some(slow) = &breaker.slow_call {
+            let value = format!("{opens} when {} take {} or longer", all(slow.rate), time(slow.duration));
+            self.plain("upstream", "breaker slow", value, format!("{at}.slow_call"));
+        }
+        let value = format!("{stays} open for {} to {}", time(breaker.open_for_base), time(breaker.open_for_max));
+        self.plain("upstream", "breaker open", value, format!("{at}.open_for"));
+    }
+
     fn upstream(&mut self, upstream: &Upstream) {
         let at = format!("upstreams.{}", upstream.name);
         let hold = match upstream.hold.wait_max {
@@ -240,24 +268,7 @@ impl Rows {
             }
         };
         self.plain("upstream", "hold", hold, format!("{at}.hold"));
-        let breaker = &upstream.circuit_breaker;
-        let failures = match breaker.consecutive_failures {
-            Some(failures) => failures.to_string(),
-            None => format!("5 or 1% of {}", time(breaker.window)),
-        };
-        let value = match breaker.mode {
-            Mode::Enforce => format!(
-                "opens after {failures} failures in a row, or {}% of at least {} requests in {}, for {} to {}",
-                breaker.failure_rate.0 * 100.0,
-                breaker.volume_min,
-                time(breaker.window),
-                time(breaker.open_for_base),
-                time(breaker.open_for_max)
-            ),
-            Mode::Shadow => "watches only".to_owned(),
-            Mode::Off => "off".to_owned(),
-        };
-        self.plain("upstream", "breaker", value, format!("{at}.circuit_breaker"));
+        self.breaker(&upstream.circuit_breaker, &at);
         let value = match &upstream.health_check {
             None => "off".to_owned(),
             Some(check) => {

@@ -2,12 +2,13 @@
 //! Pure functions from JSON to text, so that each can be looked at in a test.
 
 mod policies;
+mod traffic;
 
 use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::admin::status::{Endpoint, Event, Route, Status, Upstream};
+use crate::admin::status::{Event, Status};
 
 /// Columns, two spaces apart; text to the left and numbers to the right.
 pub struct Table {
@@ -46,8 +47,16 @@ impl Table {
     }
 }
 
+/// How many entries of a list are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// The twenty with most trouble, and how many more there are.
+    Worst,
+    All,
+}
+
 /// `outrigger status`.
-pub fn status(value: &Value) -> String {
+pub fn status(value: &Value, shown: Shown) -> String {
     let Ok(status) = serde_json::from_value::<Status>(value.clone()) else {
         return "the answer is of another version; try --output json".to_owned();
     };
@@ -60,9 +69,10 @@ pub fn status(value: &Value) -> String {
         status.listeners.iter().for_each(|listener| table.row([listener.name.clone(), listener.address.clone()]));
         table.write(&mut out);
     }
-    routes(&mut out, &status.routes);
-    upstreams(&mut out, &status.upstreams);
-    policies::rate_limits(&mut out, &status.rate_limits);
+    traffic::routes(&mut out, &status.routes, shown);
+    traffic::reasons(&mut out, &status.reasons, shown);
+    traffic::upstreams(&mut out, &status.upstreams, shown);
+    policies::rate_limits(&mut out, &status.rate_limits, shown);
     policies::stores(&mut out, &status.stores);
     policies::dependencies(&mut out, &status.dependencies);
     policies::switches(&mut out, &status.switches);
@@ -138,57 +148,6 @@ fn configuration(out: &mut String, status: &Status) {
     }
     if config.plans.len() > 1 {
         line(out, &format!("`reload --to` can go back to {}", config.plans[1..].join(", ")));
-    }
-}
-
-fn routes(out: &mut String, routes: &[Route]) {
-    if routes.is_empty() {
-        return;
-    }
-    out.push_str("\nroutes\n");
-    let mut table = Table::new(&["name", ">requests", ">failed", ">p50", ">p90", ">p99", ">p99.9", ">max"]);
-    for route in routes {
-        let times = [route.p50_ms, route.p90_ms, route.p99_ms, route.p999_ms, route.max_ms];
-        let name = if route.name.is_empty() { "(no route)".to_owned() } else { route.name.clone() };
-        let mut cells = vec![name, route.requests.to_string(), route.failed.to_string()];
-        cells.extend(times.map(|time| if route.requests == 0 { "-".to_owned() } else { milliseconds(time) }));
-        table.row(cells);
-    }
-    table.write(out);
-}
-
-fn upstreams(out: &mut String, upstreams: &[Upstream]) {
-    for upstream in upstreams {
-        let Upstream { name, in_flight, in_flight_max, endpoints, routes } = upstream;
-        line(out, &format!("\nupstream {name}: {in_flight} of {in_flight_max} requests in flight"));
-        for endpoint in endpoints {
-            line(out, &format!("  {}  {}", endpoint.address, health(endpoint)));
-        }
-        for route in routes {
-            line(out, &format!("  route {}{}", route.route, breaker(&route.breaker, route.breaker_retry_ms)));
-        }
-    }
-}
-
-fn health(endpoint: &Endpoint) -> String {
-    let health = match (endpoint.healthy, &endpoint.problem) {
-        (Some(true), None) => "healthy".to_owned(),
-        (Some(true), Some(problem)) => format!("healthy, but the last check failed: {problem}"),
-        (Some(false), Some(problem)) => format!("UNHEALTHY: {problem}"),
-        (Some(false), None) => "UNHEALTHY until more checks succeed".to_owned(),
-        (None, Some(problem)) => format!("not yet seen well: {problem}"),
-        (None, None) => "not checked".to_owned(),
-    };
-    let ejected = if endpoint.ejected { "; EJECTED: fails more than its neighbours" } else { "" };
-    format!("{health}{}{ejected}", breaker(&endpoint.breaker, endpoint.breaker_retry_ms))
-}
-
-fn breaker(state: &str, retry_ms: Option<u64>) -> String {
-    match (state, retry_ms) {
-        ("closed" | "", _) => String::new(),
-        ("off", _) => "; breaker off".to_owned(),
-        ("open", Some(wait)) => format!("; breaker OPEN, tries again in {}", milliseconds(wait as f64)),
-        (state, _) => format!("; breaker {}", state.replace('_', " ").to_uppercase()),
     }
 }
 
@@ -388,19 +347,22 @@ mod tests {
 
     #[test]
     fn a_status_says_first_what_is_wrong() {
-        let text = status(&json!({
-            "version": "0.1.0", "service": "checkout", "ready": false, "stage": "serving", "uptime_seconds": 3725,
-            "waiting_for": ["app: connection refused: nothing listens on 127.0.0.1:3000"],
-            "config": { "hash": "abc123", "file": "outrigger.yaml", "stale": true, "problems": ["timeouts.total: 0s"],
-                        "reloads": 2, "refused": 1, "plans": ["abc123", "def456"] },
-            "listeners": [{ "name": "web", "address": "0.0.0.0:8080" }],
-            "connections": 3, "in_flight": 1, "upgraded": 0,
-            "routes": [{ "name": "everything", "requests": 10, "failed": 1, "p50_ms": 1.0, "p99_ms": 12.0 }],
-            "upstreams": [{ "name": "app", "in_flight": 1, "in_flight_max": 1024, "endpoints": [
-                { "address": "127.0.0.1:3000", "healthy": false, "problem": "connection refused", "breaker": "open",
-                  "breaker_retry_ms": 4200 }] }],
-            "events": [{ "at": 3661.0, "kind": "breaker", "subject": "127.0.0.1:3000", "words": "open" }],
-        }));
+        let text = status(
+            &json!({
+                "version": "0.1.0", "service": "checkout", "ready": false, "stage": "serving", "uptime_seconds": 3725,
+                "waiting_for": ["app: connection refused: nothing listens on 127.0.0.1:3000"],
+                "config": { "hash": "abc123", "file": "outrigger.yaml", "stale": true, "problems": ["timeouts.total: 0s"],
+                            "reloads": 2, "refused": 1, "plans": ["abc123", "def456"] },
+                "listeners": [{ "name": "web", "address": "0.0.0.0:8080" }],
+                "connections": 3, "in_flight": 1, "upgraded": 0,
+                "routes": [{ "name": "everything", "requests": 10, "failed": 1, "p50_ms": 1.0, "p99_ms": 12.0 }],
+                "upstreams": [{ "name": "app", "in_flight": 1, "in_flight_max": 1024, "endpoints": [
+                    { "address": "127.0.0.1:3000", "healthy": false, "problem": "connection refused", "breaker": "open",
+                      "breaker_retry_ms": 4200 }] }],
+                "events": [{ "at": 3661.0, "kind": "breaker", "subject": "127.0.0.1:3000", "words": "open" }],
+            }),
+            Shown::Worst,
+        );
         let expected = "\
 outrigger 0.1.0, service checkout: NOT READY, serving, up 1h 2m
   app: connection refused: nothing listens on 127.0.0.1:3000

@@ -5,17 +5,18 @@ use std::path::Path;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::cli::{AskArgs, BreakerArgs, BreakerState, DiffArgs, DrainArgs, Output, ReloadArgs, WhyArgs};
+use super::cli::{AskArgs, BreakerArgs, BreakerState, DiffArgs, DrainArgs, Output, ReloadArgs, StatusArgs, WhyArgs};
 use super::client::{Answer, ClientError};
-use super::render;
+use super::render::{self, Shown};
 use super::verdict::Verdict;
 
 /// `outrigger status`: an answer is a yes, whatever it says; `healthcheck` is the verb that judges.
-pub async fn status(args: &AskArgs) -> Verdict {
+pub async fn status(args: &StatusArgs) -> Verdict {
     settle(async {
-        let answer = args.client()?.get("/status").await?;
+        let answer = args.ask.client()?.get("/status").await?;
         let status = expect(answer)?;
-        Ok(show(args, &status, || render::status(&status)))
+        let shown = if args.all { Shown::All } else { Shown::Worst };
+        Ok(show(&args.ask, &status, || render::status(&status, shown)))
     })
     .await
 }

@@ -39,6 +39,11 @@ impl Checker<'_, '_> {
         self.context.problem(path, None, found, expected, hint);
     }
 
+    /// Whether all that was typed there could be read: a default that stands in for something else contradicts nothing.
+    fn is_read(&self, path: &str) -> bool {
+        self.context.is_read(path)
+    }
+
     fn upstreams(&self) {
         // Only when nothing else is wrong: a misspelt or malformed upstream is reported as that.
         if self.settings.upstreams.is_empty() && self.context.problems.borrow().is_empty() {
@@ -52,31 +57,35 @@ impl Checker<'_, '_> {
     fn names<'n>(&self, list: &str, names: impl Iterator<Item = &'n String>) {
         let mut seen = HashSet::new();
         for (place, name) in names.enumerate() {
-            if !seen.insert(name) {
-                let path = format!("{list}[{place}].name");
+            if seen.insert(name) {
+                continue;
+            }
+            let path = format!("{list}[{place}].name");
+            if self.is_read(&path) {
                 self.problem(&path, format!("the name {name} a second time"), "names that differ", None);
             }
         }
     }
 
-    fn named(&self, path: &str, kind: &str, name: &str, known: &Names<'_>) {
-        if !known.all.contains(name) {
-            let known = known.listed.as_slice();
-            let hint = similar(name, known).map(|meant| format!("did you mean `{meant}`?"));
-            let hint = hint.or_else(|| Some(format!("known: {}", listed(known))).filter(|_| !known.is_empty()));
-            self.problem(
-                path,
-                format!("{name}, which no {kind} is named"),
-                &format!("the name of one of the {kind}s"),
-                hint,
-            );
+    fn named(&self, path: &str, known: &Names<'_>, name: &str) {
+        let (kind, list) = (known.kind, known.list);
+        // What is wrong with the one of this name is told there.
+        if known.all.contains(name) || !self.is_read(&format!("{list}.{name}")) {
+            return;
         }
+        let hint = match (similar(name, &known.listed), known.listed.as_slice()) {
+            (Some(meant), _) => format!("did you mean `{meant}`?"),
+            (None, []) => format!("there is none: add {list}: {{ {name}: {} }} at the top of the file", known.example),
+            (None, listed_names) => format!("known: {}", listed(listed_names)),
+        };
+        let found = format!("{name}, which no {kind} is named");
+        self.problem(path, found, &format!("the name of one of the {kind}s"), Some(hint));
     }
 
     fn upstream_named(&self, path: &str, name: &str) {
         // One that is missing is told where it should have been typed.
         if !self.settings.upstreams.is_empty() && !name.is_empty() {
-            self.named(path, "upstream", name, &self.known.upstreams);
+            self.named(path, &self.known.upstreams, name);
         }
     }
 
@@ -85,7 +94,7 @@ impl Checker<'_, '_> {
             let path = format!("listeners[{place}]");
             if let Some(upstream) = &listener.upstream {
                 self.upstream_named(&format!("{path}.upstream"), upstream);
-            } else if listener.direction == Direction::Outbound {
+            } else if listener.direction == Direction::Outbound && self.is_read(&format!("{path}.upstream")) {
                 self.problem(
                     &format!("{path}.direction"),
                     "outbound without an upstream",
@@ -94,14 +103,10 @@ impl Checker<'_, '_> {
                 );
             }
             if let Some(redirect) = &listener.redirect_to_https {
-                if redirect.hosts.is_empty() {
+                let hosts = format!("{path}.redirect_to_https.hosts");
+                if redirect.hosts.is_empty() && self.is_read(&hosts) {
                     let hint = "name the hosts; a redirect never goes where a client says".to_owned();
-                    self.problem(
-                        &format!("{path}.redirect_to_https.hosts"),
-                        "no hosts",
-                        "at least one host",
-                        Some(hint),
-                    );
+                    self.problem(&hosts, "no hosts", "at least one host", Some(hint));
                 }
                 if listener.tls.is_some() {
                     self.problem(
@@ -122,14 +127,14 @@ impl Checker<'_, '_> {
             (0..self.settings.listeners.len()).map(|place| format!("listeners[{place}].address")).collect();
         let listeners =
             self.settings.listeners.iter().zip(&paths).map(|(listener, path)| (path.as_str(), &listener.address));
-        for (path, address) in listeners.chain(own) {
+        for (path, address) in listeners.chain(own).filter(|(path, _)| self.is_read(path)) {
             if let Some((_, other)) = seen.iter().find(|(known, _)| clash(known, address)) {
                 self.problem(path, format!("{address}, which {other} has already"), "an address of its own", None);
             }
             seen.push((address, path));
         }
         let admin = &self.settings.admin;
-        if !is_local(&admin.address) && admin.token.is_none() {
+        if !is_local(&admin.address) && admin.token.is_none() && self.is_read("admin.token") {
             let hint = "set admin.token, or listen on 127.0.0.1 or a Unix socket".to_owned();
             self.problem(
                 "admin.address",
@@ -171,7 +176,8 @@ impl Checker<'_, '_> {
                 self.file(&format!("{path}.client_certificate.certificate"), &pair.certificate);
                 self.file(&format!("{path}.client_certificate.key"), &pair.key);
             }
-            if !upstream.endpoints.iter().any(|endpoint| endpoint.tls) {
+            let read = self.is_read(&format!("upstreams.{}.endpoints", upstream.name));
+            if read && !upstream.endpoints.iter().any(|endpoint| endpoint.tls) {
                 self.problem(&path, "tls for endpoints that are all http://", "an https:// endpoint", None);
             }
         }
@@ -209,15 +215,16 @@ impl Checker<'_, '_> {
                     }
                 }
             }
-            RouteAction::Redirect { to, .. } => {
+            RouteAction::Redirect { to, .. } if self.is_read(&format!("{path}.match.path")) => {
                 self.parameters(&format!("{path}.redirect.to"), to, &route.matches.path)
             }
+            RouteAction::Redirect { .. } => {}
         }
         for (number, name) in route.rate_limits.iter().enumerate() {
-            self.named(&format!("{path}.rate_limits[{number}]"), "rate limit", name, &self.known.limits);
+            self.named(&format!("{path}.rate_limits[{number}]"), &self.known.limits, name);
         }
         if let Some(flag) = &route.flag {
-            self.named(&format!("{path}.flag"), "flag", flag, &self.known.flags);
+            self.named(&format!("{path}.flag"), &self.known.flags, flag);
         }
         self.one_store(&path, route);
         self.times(&path, &route.timeouts, &route.retry);
@@ -239,7 +246,7 @@ impl Checker<'_, '_> {
     fn stores(&self) {
         for limit in &self.settings.rate_limits {
             if let Some(shared) = &limit.shared {
-                self.named(&format!("rate_limits.{}.store", limit.name), "store", &shared.store, &self.known.stores);
+                self.named(&format!("rate_limits.{}.store", limit.name), &self.known.stores, &shared.store);
             }
         }
     }
@@ -264,12 +271,17 @@ impl Checker<'_, '_> {
     fn times(&self, path: &str, timeouts: &Timeouts, retry: &Retry) {
         let key = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
         let typed = |name: &str| self.context.origins.borrow().contains_key(&key(name));
-        if timeouts.total < timeouts.first_byte && typed("timeouts.first_byte") {
+        // Its own value, or else the one it inherits.
+        let is_read = |name: &str| self.is_read(&key(name)) && (typed(name) || self.is_read(name));
+        let all_read = |names: &[&str]| names.iter().all(|name| is_read(name));
+        let fits = timeouts.total >= timeouts.first_byte || !all_read(&["timeouts.total", "timeouts.first_byte"]);
+        if !fits && typed("timeouts.first_byte") {
             let found = format!("first_byte {:?} above total {:?}", timeouts.first_byte, timeouts.total);
             let hint = "the first-byte timer could never fire: lower it, or raise total".to_owned();
             self.problem(&key("timeouts.first_byte"), found, "a first_byte of at most total", Some(hint));
         }
-        if retry.hedge.after.is_some() && retry.attempts < 2 && typed("retry.hedge.mode") {
+        let alone = retry.attempts < 2 && all_read(&["retry.attempts", "retry.hedge.mode"]);
+        if retry.hedge.after.is_some() && alone && typed("retry.hedge.mode") {
             let hint = "a hedge is an attempt: raise retry.attempts, or turn the hedge off".to_owned();
             self.problem(
                 &key("retry.hedge.mode"),
@@ -281,6 +293,7 @@ impl Checker<'_, '_> {
         let inner = || ["retry.per_try", "retry.attempts"].into_iter().find(|name| typed(name));
         if let Some(per_try) = retry.per_try
             && let Some(inner) = inner()
+            && all_read(&["retry.per_try", "retry.attempts", "retry.backoff.max", "timeouts.total"])
         {
             let worst = per_try * retry.attempts + retry.backoff_max * retry.attempts.saturating_sub(1);
             if worst > timeouts.total && retry.attempts > 1 {
@@ -334,7 +347,8 @@ impl Checker<'_, '_> {
     fn whole(&self, grace: Option<Duration>) {
         let tls = self.settings.listeners.iter().any(|listener| listener.tls.is_some());
         let typed = self.context.origins.borrow().contains_key("security_headers.hsts.max_age");
-        if typed && !tls && self.settings.trusted_proxies.is_empty() {
+        let read = ["listeners", "trusted_proxies"].iter().all(|key| self.is_read(key));
+        if typed && read && !tls && self.settings.trusted_proxies.is_empty() {
             let hint =
                 "HSTS is only sent over TLS: add tls to a listener, or name the proxy that ends TLS in trusted_proxies"
                     .to_owned();
@@ -347,7 +361,8 @@ impl Checker<'_, '_> {
         }
         let drain = &self.settings.drain;
         let longest = drain.delay.unwrap_or(Duration::from_secs(5)) + drain.timeout;
-        if let Some(grace) = grace.filter(|grace| longest > *grace) {
+        let read = ["drain.delay", "drain.timeout"].iter().all(|key| self.is_read(key));
+        if let Some(grace) = grace.filter(|grace| read && longest > *grace) {
             let found = format!("up to {longest:?} of drain, with a termination grace of {grace:?}");
             self.problem(
                 "drain.timeout",

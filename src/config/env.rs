@@ -14,8 +14,8 @@ pub struct Filled {
     pub text: String,
     /// What in it came from outside the file: not to be shown.
     pub outside: Vec<String>,
-    /// Secret files it was read from.
-    pub files: Vec<PathBuf>,
+    /// Secret files it was read from, and what was in them.
+    pub files: Vec<(PathBuf, String)>,
 }
 
 /// Why a variable cannot be filled in; (found, expected, hint).
@@ -58,12 +58,13 @@ fn value(
     inside: &str,
     base: &Path,
     env: &dyn Fn(&str) -> Option<String>,
-    files: &mut Vec<PathBuf>,
+    files: &mut Vec<(PathBuf, String)>,
 ) -> Result<(String, bool), Missing> {
     if let Some(path) = inside.strip_prefix("file:") {
         let path = base.join(path);
-        files.push(path.clone());
-        return read(&path).map(|text| (text, true));
+        let text = read(&path)?;
+        files.push((path, text.clone()));
+        return Ok((text, true));
     }
     let (name, default, message) = match (inside.split_once(":-"), inside.split_once(":?")) {
         (Some((name, default)), _) => (name, Some(default), None),

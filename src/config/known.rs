@@ -14,6 +14,11 @@ pub struct Known<'a> {
 }
 
 pub struct Names<'a> {
+    /// What one of them is called.
+    pub kind: &'static str,
+    /// The block at the top of the file in which they are defined, and how one may look there.
+    pub list: &'static str,
+    pub example: &'static str,
     pub all: HashSet<&'a str>,
     pub listed: Vec<&'a str>,
 }
@@ -21,17 +26,37 @@ pub struct Names<'a> {
 impl<'a> Known<'a> {
     pub fn of(settings: &'a Settings) -> Known<'a> {
         Known {
-            upstreams: settings.upstreams.iter().map(|upstream| upstream.name.as_str()).collect(),
-            stores: settings.stores.iter().map(|store| store.name.as_str()).collect(),
-            flags: settings.flags.iter().map(|flag| flag.name.as_str()).collect(),
-            limits: settings.rate_limits.iter().map(|limit| limit.name.as_str()).collect(),
+            upstreams: Names::of(
+                "upstream",
+                "upstreams",
+                "{ endpoints: [\"http://127.0.0.1:3000\"] }",
+                settings.upstreams.iter().map(|upstream| &upstream.name),
+            ),
+            stores: Names::of(
+                "store",
+                "stores",
+                "{ url: \"redis://127.0.0.1:6379\" }",
+                settings.stores.iter().map(|store| &store.name),
+            ),
+            flags: Names::of("flag", "flags", "true", settings.flags.iter().map(|flag| &flag.name)),
+            limits: Names::of(
+                "rate limit",
+                "rate_limits",
+                "{ rate: 100/s, burst: 200 }",
+                settings.rate_limits.iter().map(|limit| &limit.name),
+            ),
         }
     }
 }
 
-impl<'a> FromIterator<&'a str> for Names<'a> {
-    fn from_iter<I: IntoIterator<Item = &'a str>>(names: I) -> Self {
-        let listed: Vec<&str> = names.into_iter().collect();
-        Names { all: listed.iter().copied().collect(), listed }
+impl<'a> Names<'a> {
+    fn of(
+        kind: &'static str,
+        list: &'static str,
+        example: &'static str,
+        names: impl Iterator<Item = &'a String>,
+    ) -> Names<'a> {
+        let listed: Vec<&str> = names.map(String::as_str).collect();
+        Names { kind, list, example, all: listed.iter().copied().collect(), listed }
     }
 }

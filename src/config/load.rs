@@ -121,7 +121,11 @@ pub fn load_text(
 ) -> Result<Loaded, Vec<Problem>> {
     let tree = yaml::parse(text, name)?;
     let context = Context::new(base, env);
-    let root = Map::root(&context, Some(&tree));
+    for problem in &tree.problems {
+        context.not_read(&problem.path);
+    }
+    context.problems.borrow_mut().extend(tree.problems);
+    let root = Map::root(&context, Some(&tree.root));
     let settings = read::settings(&root);
     root.finish();
     let grace = env(GRACE_VARIABLE).and_then(|text| match units::duration(&text) {
@@ -141,10 +145,12 @@ pub fn load_text(
         problems.dedup();
         return Err(problems);
     }
-    let mut watch = context.files.into_inner();
-    watch.sort();
+    let mut files = context.files.into_inner();
+    files.sort();
+    files.dedup();
+    let hash = hash(text, files.iter().map(|(_, text)| text.as_str()));
+    let mut watch: Vec<PathBuf> = files.into_iter().map(|(path, _)| path).collect();
     watch.dedup();
-    let hash = hash(text, &watch);
     let origins = Origins(context.origins.into_inner());
     Ok(Loaded { settings, hash, text: text.to_owned(), watch, origins, notes: Vec::new(), outside })
 }
@@ -163,11 +169,13 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string() // a JSON string is a YAML string
 }
 
-fn hash(text: &str, files: &[PathBuf]) -> String {
+/// Of the text and of what its secret files held when they were read for the settings: looked at a second time they
+/// might hold something else, or not be there any more.
+fn hash<'a>(text: &str, files: impl Iterator<Item = &'a str>) -> String {
     let mut digest = Sha256::new();
     digest.update(text);
-    for file in files {
-        digest.update(std::fs::read(file).unwrap_or_default());
+    for text in files {
+        digest.update(text);
     }
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>()[..HASH_DIGITS].to_owned()
 }

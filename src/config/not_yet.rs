@@ -36,6 +36,37 @@ pub fn words(pattern: &str) -> &'static str {
     NOT_YET.iter().find(|entry| entry.path == pattern).map_or("", |entry| entry.what)
 }
 
+/// Other words for a feature on the list, under which people look for it.
+const CALLED: &[(&str, &[&str])] = &[
+    (
+        "routes[].auth",
+        &[
+            "auth",
+            "authentication",
+            "authorization",
+            "basic_auth",
+            "jwt",
+            "oauth",
+            "oauth2",
+            "oidc",
+            "api_key",
+            "api_keys",
+        ],
+    ),
+    ("routes[].access", &["access", "acl", "allow", "deny", "allow_list", "deny_list", "ip_filter"]),
+    ("slos", &["slo", "slos", "objective", "objectives", "error_budget"]),
+    ("openapi", &["openapi", "swagger"]),
+];
+
+/// What to say of an unknown key that means one of the features on the list, wherever it was typed.
+pub fn feature(key: &str) -> Option<String> {
+    let (path, _) = CALLED.iter().find(|(_, called)| called.contains(&key))?;
+    Some(format!(
+        "{} is not available yet, here or elsewhere: remove it; nothing is accepted and then ignored",
+        words(path)
+    ))
+}
+
 /// The problem of a value typed for such a key.
 pub fn problem(name: &str, path: String, pattern: &str, at: Option<Location>) -> Problem {
     Problem {
@@ -45,5 +76,17 @@ pub fn problem(name: &str, path: String, pattern: &str, at: Option<Location>) ->
         found: format!("{name}: {}", words(pattern)),
         expected: "a key that this version can honour".to_owned(),
         hint: Some("not available yet: remove it; nothing is accepted and then ignored".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_not_available_is_called_so() {
+        assert!(CALLED.iter().all(|(path, _)| !words(path).is_empty()));
+        assert!(feature("authentication").is_some_and(|told| told.starts_with("authentication is not available yet")));
+        assert_eq!(feature("timeouts"), None);
     }
 }

@@ -152,7 +152,7 @@ fn plain_listener(header: Duration, keep_alive: Duration) -> Listener {
 fn listener(map: Map<'_, '_>, place: usize, header: Duration, keep_alive: Duration) -> Listener {
     let name = map.text("name", "Its name in metrics and logs.").unwrap_or_else(|| format!("listener-{place}"));
     let address = map.value("address", "address", "", "host:port, [ipv6]:port or unix:/path.", units::address);
-    if address.is_none() && !map.has("address") {
+    if address.is_none() && !map.has("address") && map.is_read("address") {
         map.context.problem(&format!("{}.address", map.path), None, "nothing", units::ADDRESS, None);
     }
     let redirect = map.block("redirect_to_https", "Redirect to HTTPS, only ever to the named hosts.");
@@ -239,7 +239,7 @@ fn server_tls(map: Map<'_, '_>, wanted: bool) -> Option<ServerTls> {
     let client_auth = match (mode, ca) {
         (Some("request"), Some(ca)) => ClientAuth::Request { ca },
         (Some("require"), Some(ca)) => ClientAuth::Require { ca },
-        (Some("request" | "require"), None) => {
+        (Some("request" | "require"), None) if auth.is_read("ca") => {
             auth.context.problem(
                 &format!("{}.ca", auth.path),
                 auth.at("mode"),
@@ -252,7 +252,7 @@ fn server_tls(map: Map<'_, '_>, wanted: bool) -> Option<ServerTls> {
         (_, _) => ClientAuth::Off,
     };
     auth.finish();
-    if wanted && certificates.is_empty() && !map.has("certificates") {
+    if wanted && certificates.is_empty() && !map.has("certificates") && map.is_read("certificates") {
         map.context.problem(
             &format!("{}.certificates", map.path),
             None,
@@ -272,6 +272,7 @@ pub fn certificate(map: &Map<'_, '_>) -> Option<CertificateFiles> {
     match (certificate, key) {
         (Some(certificate), Some(key)) => Some(CertificateFiles { certificate, key }),
         (None, None) => None,
+        (_, _) if !map.is_read("certificate") || !map.is_read("key") => None,
         (certificate, _) => {
             let missing = if certificate.is_some() { "key" } else { "certificate" };
             map.context.problem(&format!("{}.{missing}", map.path), None, "nothing", "both certificate and key", None);

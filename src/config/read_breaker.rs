@@ -66,7 +66,7 @@ fn open_for(map: &Map<'_, '_>, plain: &CircuitBreaker) -> (Duration, Duration) {
     let base = open_for.duration("base", "5s", "The first time; doubled each time it opens again.");
     let max = open_for.duration("max", "30s", "The longest time.");
     let (base, max) = (base.unwrap_or(plain.open_for_base), max.unwrap_or(plain.open_for_max));
-    if max < base {
+    if max < base && open_for.is_read("base") && open_for.is_read("max") {
         map.context.problem(
             &format!("{}.max", open_for.path),
             open_for.at("max"),

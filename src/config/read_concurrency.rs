@@ -34,7 +34,7 @@ fn adaptive(map: Map<'_, '_>) -> Adaptive {
     };
     let min = map.count("min", "10", "The lowest limit.").map_or(ADAPTIVE.min, |min| min as usize);
     let max = map.count("max", "1000", "The highest limit.").map_or(ADAPTIVE.max, |max| max as usize);
-    if min > max {
+    if min > max && map.is_read("min") && map.is_read("max") {
         let (found, expected) =
             (format!("a minimum of {min} above the maximum of {max}"), "a minimum of at most the maximum");
         map.context.problem(&format!("{}.min", map.path), map.at("min"), found, expected, None);

@@ -16,12 +16,12 @@ pub fn rate_limits(root: &Map<'_, '_>) -> Vec<RateLimit> {
     let read = |(name, map): (String, Map<'_, '_>)| {
         let key = rate_key(&map);
         let rate = map.rate("rate", "How many in how long.");
-        if rate.is_none() && !map.has("rate") {
+        if rate.is_none() && !map.has("rate") && map.is_read("rate") {
             map.context.problem(&format!("{}.rate", map.path), None, "nothing", units::RATE, None);
         }
         let burst = map.count("burst", "1", "How many may come at once.").unwrap_or(1);
         let cost = map.count("cost", "1", "What one request is worth; at most the burst.").unwrap_or(1);
-        if cost > burst {
+        if cost > burst && map.is_read("cost") && map.is_read("burst") {
             let hint = "no request could ever pass: raise burst, or lower cost".to_owned();
             let found = format!("a cost of {cost} above the burst of {burst}");
             map.context.problem(
@@ -50,7 +50,7 @@ fn shared(map: &Map<'_, '_>) -> Option<SharedLimit> {
     let store = map.value("store", "name", "", doc, |text| Ok(text.to_owned()));
     let doc = "While the store is away: local decides alone, open lets all pass, closed answers 503.";
     let away = map.choice("when_unavailable", &["local", "open", "closed"], "local", doc);
-    if store.is_none() && map.has("when_unavailable") {
+    if !map.has("store") && map.is_read("store") && map.has("when_unavailable") {
         let path = format!("{}.when_unavailable", map.path);
         let found = "when_unavailable, and no store";
         map.context.problem(&path, map.at("when_unavailable"), found, "a limit with a store", None);
@@ -68,10 +68,11 @@ pub fn stores(root: &Map<'_, '_>) -> Vec<Store> {
         let path = format!("{}.url", map.path);
         let server = url.as_deref().map(dependency::redis);
         let path_fine = |server: &Server| server.path.is_empty() || server.path.parse::<u32>().is_ok();
-        if !matches!(&server, Some(Ok(server)) if path_fine(server)) && !map.context.describing() {
+        let fine = matches!(&server, Some(Ok(server)) if path_fine(server)) || !map.is_read("url");
+        if !fine && !map.context.describing() {
             let found =
                 if url.is_some() { "a value that is not shown, because it may hold a password" } else { "nothing" };
-            map.context.problem(&path, map.at("url"), found, dependency::REDIS, None);
+            map.context.unreadable(&path, map.at("url"), found, dependency::REDIS, None);
         }
         map.finish();
         Some(Store { name, server: server?.ok()?, timeout })
@@ -104,11 +105,11 @@ fn rate_key(map: &Map<'_, '_>) -> Vec<RateKey> {
         Some(_) | None => Err(RATE_KEY),
     });
     match parts {
-        Some(parts) if parts.is_empty() => {
+        Some(parts) if parts.is_empty() && map.is_read("key") => {
             map.context.problem(&format!("{}.key", map.path), map.at("key"), "an empty list", RATE_KEY, None);
             vec![RateKey::ClientIp]
         }
-        Some(parts) => parts,
-        None => vec![RateKey::ClientIp],
+        Some(parts) if !parts.is_empty() => parts,
+        Some(_) | None => vec![RateKey::ClientIp],
     }
 }

@@ -28,7 +28,7 @@ fn check(place: usize, map: Map<'_, '_>) -> Option<Dependency> {
     let name = map.text("name", "Its name in /readyz, metrics and events.");
     let kind = kind(&map);
     let typed = KINDS.into_iter().filter(|kind| map.has(kind)).count();
-    if typed != 1 {
+    if typed > 1 || (typed == 0 && KINDS.iter().all(|kind| map.is_read(kind))) {
         let found = if typed == 0 { "nothing to ask" } else { "more than one thing to ask" };
         let expected = "one of postgres, redis, http, tcp, dns, disk and certificate";
         map.context.problem(&map.path, None, found, expected, None);
@@ -99,7 +99,7 @@ fn server(
         Ok(server) => Some(server),
         Err(expected) => {
             let found = "a value that is not shown, because it may hold a password";
-            map.context.problem(&format!("{}.{key}", map.path), map.at(key), found, expected, None);
+            map.context.unreadable(&format!("{}.{key}", map.path), map.at(key), found, expected, None);
             None
         }
     }

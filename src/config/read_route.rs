@@ -57,6 +57,9 @@ pub fn routes(root: &Map<'_, '_>, defaults: &RouteDefaults, only: Only<'_>) -> V
         Err([]) => Vec::new(),
         Err(names) => {
             let found = format!("no routes, and several upstreams: {}", listed(names));
+            if !root.is_read("routes") {
+                return Vec::new();
+            }
             root.context.problem(
                 "routes",
                 root.at("upstreams"),
@@ -159,7 +162,8 @@ fn action(map: &Map<'_, '_>, upstream: Option<String>, only: Only<'_>) -> RouteA
         (None, None, Ok(only)) => RouteAction::Forward { upstream: only.to_owned(), rewrite_prefix },
         (None, None, Err(names)) => {
             // Without any upstream that is the problem, and it is told elsewhere; so is a redirect that is none.
-            if !names.is_empty() && !map.has("redirect") && !map.has("upstream") {
+            let typed = ["redirect", "upstream"].iter().any(|key| map.has(key) || !map.is_read(key));
+            if !names.is_empty() && !typed {
                 let expected = format!("upstream: one of {}", listed(names));
                 map.context.problem(&map.path, map.at("name"), "no upstream, and there are several", expected, None);
             }

@@ -31,7 +31,7 @@ pub fn flags(root: &Map<'_, '_>) -> Vec<Flag> {
         "true" => Some(Flag { name, on: true }),
         "false" => Some(Flag { name, on: false }),
         other => {
-            root.context.problem(&format!("flags.{name}"), Some(at), other, "true or false", None);
+            root.context.unreadable(&format!("flags.{name}"), Some(at), other, "true or false", None);
             None
         }
     };

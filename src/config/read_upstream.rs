@@ -56,10 +56,9 @@ fn plain(name: &str) -> Upstream {
 
 fn upstream(name: String, map: Map<'_, '_>) -> Upstream {
     let plain = plain(&name);
-    let reported = map.context.problems.borrow().len();
     let urls =
         map.values("endpoints", "list of URLs", "Where it listens; http://, https:// or unix:/path.", units::url);
-    if urls.as_ref().is_none_or(Vec::is_empty) && map.context.problems.borrow().len() == reported {
+    if urls.as_ref().is_none_or(Vec::is_empty) && map.is_read("endpoints") {
         map.context.problem(&format!("{}.endpoints", map.path), None, "nothing", "at least one URL", None);
     }
     let endpoints = urls.unwrap_or_default().into_iter();
@@ -143,7 +142,8 @@ fn health_check(map: Map<'_, '_>, wanted: bool) -> Option<HealthCheck> {
     let doc = "grpc.health.v1 must say SERVING for this service; \"\" asks for the whole server.";
     let grpc = map.value("grpc", "text", "", doc, |text| Ok(text.to_owned()));
     let typed = usize::from(tcp) + usize::from(map.has("path")) + usize::from(map.has("grpc"));
-    if wanted && typed != 1 {
+    let read = ["path", "tcp", "grpc"].iter().all(|key| map.is_read(key));
+    if wanted && typed != 1 && read {
         let found = if typed == 0 { "none of path, tcp and grpc" } else { "more than one of path, tcp and grpc" };
         let expected = "one of path: /health, tcp: true and grpc: service.Name";
         map.context.problem(&map.path, map.at("path").or_else(|| map.at("grpc")), found, expected, None);

@@ -12,7 +12,7 @@ use super::env;
 use super::not_yet;
 use super::problem::Location;
 use super::units::{self, Expected};
-use super::words::{shorten, similar};
+use super::words::{same, shorten, similar};
 use super::yaml::{Key, Node, Value};
 use crate::core::units::{Rate, Ratio};
 
@@ -41,7 +41,7 @@ impl<'c, 'n> Map<'c, 'n> {
                 let found = value.word();
                 // A block with nothing in it is the block's defaults.
                 if found != "nothing" {
-                    context.problem(&path, Some(node.at.clone()), found, "a block of keys", None);
+                    context.unreadable(&path, Some(node.at.clone()), found, "a block of keys", None);
                 }
                 NONE
             }
@@ -71,6 +71,15 @@ impl<'c, 'n> Map<'c, 'n> {
 
     pub fn at(&self, name: &str) -> Option<Location> {
         self.entries.iter().find(|(key, _)| key.name == name).map(|(key, _)| key.at.clone())
+    }
+
+    /// Whether all that was typed for the key could be read, a misspelt key that means it included.
+    pub fn is_read(&self, name: &str) -> bool {
+        let asked = self.asked.borrow();
+        let unknown = |key: &str| !asked.contains(&key);
+        let misspelt =
+            || self.entries.iter().any(|(key, _)| unknown(&key.name) && similar(&key.name, &[name]).is_some());
+        self.context.is_read(&self.below(name)) && (self.has(name) || !misspelt())
     }
 
     fn ask(
@@ -166,7 +175,7 @@ impl<'c, 'n> Map<'c, 'n> {
             Some((Value::List(items), _)) => items,
             None => &[],
             Some((value, node)) => {
-                self.context.problem(path, Some(node.at.clone()), value.word(), "a list: [a, b]", None);
+                self.context.unreadable(path, Some(node.at.clone()), value.word(), "a list: [a, b]", None);
                 &[]
             }
         }
@@ -194,14 +203,14 @@ impl<'c, 'n> Map<'c, 'n> {
     ) -> Option<T> {
         let context = self.context;
         let Value::Scalar { text, .. } = &node.value else {
-            context.problem(path, Some(node.at.clone()), node.value.word(), "a single value", None);
+            context.unreadable(path, Some(node.at.clone()), node.value.word(), "a single value", None);
             return None;
         };
         let filled = match env::fill(text, &context.base, context.env) {
             Ok(filled) => filled,
             Err(missing) => {
                 for (found, expected, hint) in missing {
-                    context.problem(path, Some(node.at.clone()), found, expected, hint);
+                    context.unreadable(path, Some(node.at.clone()), found, expected, hint);
                 }
                 return None;
             }
@@ -217,10 +226,8 @@ impl<'c, 'n> Map<'c, 'n> {
                     (false, "" | "~" | "null") => "nothing".to_owned(),
                     (false, text) => shorten(text),
                 };
-                let number = filled.text.bytes().all(|byte| byte.is_ascii_digit()) && !filled.text.is_empty();
-                let hint = (number && !secret && !from_outside && expected.contains("unit"))
-                    .then(|| "add the unit: a bare number could be anything".to_owned());
-                context.problem(path, Some(node.at.clone()), found, expected, hint);
+                let hint = if secret || from_outside { None } else { units::meant(&filled.text, expected) };
+                context.unreadable(path, Some(node.at.clone()), found, expected, hint);
                 None
             }
         }
@@ -294,9 +301,10 @@ impl<'c, 'n> Map<'c, 'n> {
         let meant = if word == "false" { "off" } else { &word };
         let found = choices.iter().find(|choice| **choice == meant).copied();
         if found.is_none() {
-            let hint = similar(&word, choices).map(|choice| format!("did you mean `{choice}`?"));
+            let meant = same(&word, choices).or_else(|| similar(&word, choices));
+            let hint = meant.map(|choice| format!("did you mean `{choice}`?"));
             let expected = format!("one of {}", choices.join(", "));
-            self.context.problem(&path, Some(node.at.clone()), shorten(&word), expected, hint);
+            self.context.unreadable(&path, Some(node.at.clone()), shorten(&word), expected, hint);
         }
         found
     }
@@ -334,9 +342,14 @@ impl<'c, 'n> Map<'c, 'n> {
     pub fn finish(self) {
         let asked = self.asked.borrow();
         for (key, _) in self.entries.iter().filter(|(key, _)| !asked.contains(&key.name.as_str())) {
-            let hint = match similar(&key.name, &asked) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None => {
+            let hint = match (not_yet::feature(&key.name), similar(&key.name, &asked)) {
+                (Some(feature), _) => feature,
+                (None, Some(meant)) => {
+                    // What stands here was meant for it.
+                    self.context.not_read(&self.below(meant));
+                    format!("did you mean `{meant}`?")
+                }
+                (None, None) => {
                     let mut known: Vec<&str> = asked.clone();
                     known.sort_unstable();
                     format!("the keys here are: {}", known.join(", "))
@@ -354,6 +367,6 @@ impl<'c, 'n> Map<'c, 'n> {
     }
 }
 
-fn join(path: &str, name: &str) -> String {
+pub fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { [path, ".", name].concat() }
 }

@@ -121,9 +121,74 @@ pub fn url(text: &str) -> Result<(Address, bool, String), Expected> {
     }
 }
 
+/// How people write the units of times, and ours.
+const TIMES: &[(&str, &[&str])] = &[
+    ("ms", &["ms", "msec", "msecs", "millis", "millisecond", "milliseconds"]),
+    ("s", &["s", "sec", "secs", "second", "seconds"]),
+    ("m", &["m", "min", "mins", "minute", "minutes"]),
+    ("h", &["h", "hr", "hrs", "hour", "hours"]),
+    ("d", &["d", "day", "days"]),
+];
+const SIZES: &[(&str, &[&str])] = &[
+    ("B", &["b", "byte", "bytes"]),
+    ("KiB", &["k", "kb", "kib"]),
+    ("MiB", &["m", "mb", "mib"]),
+    ("GiB", &["g", "gb", "gib"]),
+];
+const PERIODS: &[(&str, &[&str])] = &[
+    ("/s", &["/s", "/sec", "/second", "per second", "rps", "r/s", "qps"]),
+    ("/m", &["/m", "/min", "/minute", "per minute", "rpm", "r/m"]),
+    ("/h", &["/h", "/hour", "per hour", "r/h"]),
+];
+
+/// What to do about a quantity that is not written as this language writes it: how it would be, where that is certain.
+pub fn meant(text: &str, expected: Expected) -> Option<String> {
+    let text = text.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let percent = expected.contains("percentage") && ratio(&format!("{text}%")).is_ok();
+        let percent = percent.then(|| format!("write `{text}%`, if that is what it is"));
+        let unit = expected.contains("unit").then(|| "add the unit: a bare number could be anything".to_owned());
+        return percent.or(unit);
+    }
+    let (digits, unit) = split(text);
+    number(digits)?;
+    let unit = unit.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase().replace("/ ", "/");
+    let ours = |units: &[(&'static str, &[&str])]| {
+        units.iter().find(|(_, called)| called.contains(&unit.as_str())).map(|(ours, _)| format!("{digits}{ours}"))
+    };
+    let time = || ours(TIMES).filter(|ours| duration(ours).is_ok());
+    let size = || ours(SIZES).filter(|ours| bytes(ours).is_ok());
+    let written = match expected {
+        RATE => ours(PERIODS).filter(|ours| rate(ours).is_ok()),
+        BYTES => size(),
+        other if other.contains("time") => time(),
+        _ => None,
+    };
+    // What is written so already is wrong for another reason.
+    written.filter(|written| written != text).map(|written| format!("write `{written}`"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quantity_in_other_words_is_told_in_ours() {
+        let told = |text, expected| meant(text, expected).unwrap_or_default();
+        for (text, ours) in [("10 s", "10s"), ("3 seconds", "3s"), ("1.5 Minutes", "1.5m"), ("250 msec", "250ms")] {
+            assert_eq!(told(text, DURATION), format!("write `{ours}`"));
+        }
+        assert_eq!(told("10sec", "a time of 100ms to 10m"), "write `10s`");
+        assert_eq!(told("10", DURATION), "add the unit: a bare number could be anything");
+        assert_eq!(told("64 KB", BYTES), "write `64KiB`");
+        assert_eq!(["100 / s", "100 per second", "100rps"].map(|text| told(text, RATE)), ["write `100/s`"; 3]);
+        assert_eq!(told("20", RATIO), "write `20%`, if that is what it is");
+        // Nothing is made up.
+        for (text, expected) in [("soon", DURATION), ("10 parsecs", DURATION), ("0s", "a time above 0s"), ("", RATE)] {
+            assert_eq!(told(text, expected), "", "{text}");
+        }
+        assert_eq!(told("10 s", "true or false"), "");
+    }
 
     #[test]
     fn quantities_need_their_unit() {

@@ -18,6 +18,28 @@ pub fn similar<'w>(given: &str, known: &[&'w str]) -> Option<&'w str> {
     scored.filter(|(score, _)| *score >= ALIKE).max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, word)| word)
 }
 
+/// Words that people use for a choice that is called otherwise here. A word is only suggested where it can be chosen.
+const SAME: &[(&[&str], &[&str])] = &[
+    (&["high", "highest", "urgent", "important", "interactive", "vip"], &["critical"]),
+    (&["normal", "medium", "standard", "regular"], &["default"]),
+    (&["low", "background", "bulk", "offline"], &["batch"]),
+    (&["lowest", "best_effort", "optional", "none"], &["sheddable", "off"]),
+    (&["no", "disabled", "disable", "never"], &["off"]),
+    (&["yes", "true", "enabled", "enable", "always"], &["on", "enforce"]),
+    (&["dry_run", "dry-run", "observe", "monitor", "log", "report"], &["shadow"]),
+    (&["random", "ewma", "latency", "p2c"], &["peak_ewma"]),
+    (&["least_conn", "least_connections", "leastconn"], &["least_request"]),
+    (&["h2", "h2c", "http/2", "grpc"], &["http2"]),
+    (&["h1", "http", "http/1.1"], &["http1"]),
+];
+
+/// The choice that is called otherwise elsewhere.
+pub fn same<'w>(given: &str, choices: &[&'w str]) -> Option<&'w str> {
+    let given = given.to_ascii_lowercase();
+    let (_, meant) = SAME.iter().find(|(called, _)| called.contains(&given.as_str()))?;
+    meant.iter().find_map(|word| choices.iter().find(|choice| *choice == word).copied())
+}
+
 /// The known words, or the first of them and how many more there are.
 pub fn listed(known: &[&str]) -> String {
     let some = known[..known.len().min(LISTED_MAX)].join(", ");
@@ -47,6 +69,15 @@ mod tests {
         assert_eq!(listed(&[]), "");
         assert!(listed(&names[..LISTED_MAX]).ends_with(", 19"));
         assert!(listed(&names).ends_with(", 19 and 2 more"));
+    }
+
+    #[test]
+    fn a_choice_is_known_by_other_words() {
+        let priorities = ["critical", "default", "batch", "sheddable"];
+        let meant = ["HIGH", "normal", "low", "best_effort", "purple"].map(|word| same(word, &priorities));
+        assert_eq!(meant, [Some("critical"), Some("default"), Some("batch"), Some("sheddable"), None]);
+        assert_eq!(same("high", &["off", "on"]), None);
+        assert_eq!([same("true", &["off", "on"]), same("true", &["enforce", "off"])], [Some("on"), Some("enforce")]);
     }
 
     #[test]

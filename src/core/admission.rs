@@ -287,11 +287,11 @@ impl<T> Admission<T> {
         self.dispatch(params, now, told);
     }
 
-    /// One answer's time to its first byte.
-    pub fn sample(&mut self, latency: Duration, params: &Params, now: Instant, told: &mut Vec<Told<T>>) {
+    /// One answer's time to its first byte; `silent` of those at work never give one.
+    pub fn sample(&mut self, latency: Duration, silent: usize, params: &Params, now: Instant, told: &mut Vec<Told<T>>) {
         if let Some(adaptive) = &params.adaptive {
             let working = self.working();
-            self.limit.get_or_insert_with(|| Limit::new(adaptive)).sample(latency, working, adaptive, now);
+            self.limit.get_or_insert_with(|| Limit::new(adaptive)).sample(latency, working, silent, adaptive, now);
             self.dispatch(params, now, told);
         }
     }
@@ -403,12 +403,12 @@ mod tests {
         let mut limit = Limit::new(&adaptive);
         for step in 0..3u32 {
             let at = now + step * 1000 * MS;
-            places.sample(20 * MS, &learning, at, &mut Vec::new());
-            limit.sample(20 * MS, 0, &adaptive, at);
+            places.sample(20 * MS, 0, &learning, at, &mut Vec::new());
+            limit.sample(20 * MS, 0, 0, &adaptive, at);
         }
         assert_eq!(places.latency(), 20 * MS);
         assert_eq!(places.limit(&learning), Some(limit.max(&adaptive)));
-        places.sample(20 * MS, &plain, now, &mut Vec::new());
+        places.sample(20 * MS, 0, &plain, now, &mut Vec::new());
         assert_eq!(places.limit(&plain), None);
     }
 
@@ -417,7 +417,7 @@ mod tests {
         let params = Params { adaptive: Some(gradient::Params { min: 1, max: 1 }), ..params(9, 9) };
         let (mut places, now) = (Admission::default(), origin());
         for step in 0..3u32 {
-            places.sample(20 * MS, &params, now + step * 1000 * MS, &mut Vec::new());
+            places.sample(20 * MS, 0, &params, now + step * 1000 * MS, &mut Vec::new());
         }
         assert!(places.enter_at_once(Priority::Default, &params) && !places.enter_at_once(Priority::Default, &params));
         (places, params, now + 2000 * MS)
@@ -704,7 +704,7 @@ mod tests {
                 self.working.pop_front();
                 let (at, mut told) = (self.at(ends), Vec::new());
                 self.end_waits(at);
-                self.places.sample(Duration::from_secs_f64(ends - began), &self.params, at, &mut told);
+                self.places.sample(Duration::from_secs_f64(ends - began), 0, &self.params, at, &mut told);
                 self.places.leave(priority, &self.params, at, &mut told);
                 self.hear(ends, told);
             }
@@ -824,7 +824,7 @@ mod tests {
                     4 | 5 => self.leave(&mut told),
                     6 => {
                         let latency = Duration::from_micros(self.random.below(200_000));
-                        self.places.sample(latency, &self.params, self.now, &mut told);
+                        self.places.sample(latency, 0, &self.params, self.now, &mut told);
                     }
                     7 => self.give_up(),
                     _ if self.random.once_in(5) => {

@@ -49,7 +49,7 @@ struct Line {
     lies: Lies,
     /// It stands in its buffer as it is to be written, with its end.
     whole: bool,
-    /// HTTP/2 may not remember it (RFC 7541 §7.1.3).
+    /// HTTP/2 does not remember it: it is a secret (RFC 7541 §7.1.3), or would only take room.
     sensitive: bool,
 }
 
@@ -205,6 +205,17 @@ impl Fields {
         for line in other.0.lines.iter().filter(|line| line.lies == Lies::Made) {
             self.push(Line { name: moved(line.name), value: moved(line.value), ..*line });
         }
+    }
+
+    /// As [`make`](Self::make), of a value that hardly any other message has: over HTTP/2 it is not put into the table of
+    /// what the connection has said (RFC 7541 §6.2.3), where it would push out what is said again.
+    pub fn make_unique(&mut self, name: impl AsRef<str>, pieces: &[&[u8]]) {
+        let line = Line { sensitive: true, ..self.put(name.as_ref(), pieces) };
+        self.set_made(name.as_ref(), line);
+    }
+
+    fn set_made(&mut self, name: &str, line: Line) {
+        if may_stand(slice(&self.0.made, line.value)) { self.set(name, line) } else { self.remove(name) }
     }
 
     fn put(&mut self, name: &str, pieces: &[&[u8]]) -> Line {
@@ -450,6 +461,11 @@ mod tests {
         assert_eq!(text(&fields), "host: a\r\nx-two: 1\r\nx-two: 2\r\naccept: */*\r\n");
         let again = fields.to_map();
         assert!(again["accept"].is_sensitive() && !again["host"].is_sensitive());
+        let mut fields = came();
+        fields.make_unique("x-request-id", &[b"7"]);
+        fields.make("via", &[b"x"]);
+        let map = fields.to_map();
+        assert!(map["x-request-id"].is_sensitive() && !map["via"].is_sensitive());
     }
 
     #[test]

@@ -92,6 +92,7 @@ const USUAL_FADES: f64 = 0.998;
 /// Latency up to this many times the average, or half of [`QUEUEING`] above it, lets a limit in use grow by half of itself
 /// at a time.
 const CALM: f64 = 1.2;
+
 /// The limit of one upstream, and what it was learned from.
 #[derive(Clone, Debug)]
 pub struct Limit {
@@ -110,15 +111,14 @@ pub struct Limit {
     starting: bool,
     window: Window,
     look: Option<Look>,
-    /// Seconds of high latency until the next look, and how many they were when it was ordered.
+    /// Seconds of high latency until the next look.
     look_in: f64,
+    /// How many they were when it was ordered: the next order doubles them.
     pause: f64,
     /// The most in flight in the last windows of normal latency.
     peak: f64,
     /// What is usually in flight at normal latency, at most in each window.
     usual: f64,
-    /// The last window's latency was high.
-    congested: bool,
     /// The last window's average in seconds.
     short: f64,
 }
@@ -178,6 +178,8 @@ struct Window {
     longest: f64,
     in_flight_max: usize,
     in_flight_last: usize,
+    /// Of the last, those that will not be sampled.
+    silent_last: usize,
 }
 
 impl Limit {
@@ -198,7 +200,6 @@ impl Limit {
             pause: 0.0,
             peak: 0.0,
             usual: 0.0,
-            congested: false,
             short: 0.0,
         }
     }
@@ -218,9 +219,10 @@ impl Limit {
         Duration::from_secs_f64(self.long)
     }
 
-    /// One answer's time to its first byte; `in_flight` is how many there were with it. A request that was given up
-    /// counts with the time it had waited: it would have taken longer still.
-    pub fn sample(&mut self, latency: Duration, in_flight: usize, params: &Params, now: Instant) {
+    /// One answer's time to its first byte; `in_flight` is how many there were with it, and `silent` how many of these
+    /// will never be sampled. A request that was given up counts with the time it had waited: it would have taken longer
+    /// still.
+    pub fn sample(&mut self, latency: Duration, in_flight: usize, silent: usize, params: &Params, now: Instant) {
         let window = &mut self.window;
         let began = *window.began.get_or_insert(now);
         window.samples += 1;
@@ -228,7 +230,7 @@ impl Limit {
         window.sum += seconds;
         window.squares += (seconds - self.long).powi(2);
         window.longest = window.longest.max(seconds);
-        window.in_flight_last = in_flight;
+        (window.in_flight_last, window.silent_last) = (in_flight, silent);
         window.in_flight_max = window.in_flight_max.max(in_flight);
         let elapsed = now.saturating_duration_since(began);
         if (elapsed >= WINDOW && window.samples >= WINDOW_SAMPLES) || elapsed >= WINDOW_MAX {
@@ -247,9 +249,10 @@ impl Limit {
         };
         self.short = short;
         // Little's law: answers a second times what they take is how many were in flight for them. When many more are
-        // in flight, slow answers are still to come.
+        // in flight that will be sampled, slow answers are still to come.
         let explained = window.sum / seconds.max(1e-6);
-        let more_to_come = window.in_flight_last as f64 > TOLERANCE * explained + QUEUE;
+        let sampled = window.in_flight_last.saturating_sub(window.silent_last);
+        let more_to_come = sampled as f64 > TOLERANCE * explained + QUEUE;
         let warm_up = self.warm_up(window, seconds, more_to_come);
         let chance = CHANCE * (self.variance / f64::from(window.samples)).sqrt();
         let tolerated = (TOLERANCE * self.long + chance).max(self.long + QUEUEING);
@@ -281,7 +284,6 @@ impl Limit {
         } else {
             self.usual += (used - self.usual) / USUAL_WINDOWS.min(f64::from(self.windows));
         }
-        self.congested = congested;
         self.limit = self.limit.clamp(params.min.max(1) as f64, params.max.max(params.min).max(1) as f64);
     }
 
@@ -400,12 +402,12 @@ mod tests {
         let (mut limit, mut now) = (Limit::new(&PARAMS), origin());
         for _ in 0..1_000 {
             now += Duration::from_millis(5);
-            limit.sample(Duration::from_millis(1), 1, &PARAMS, now);
+            limit.sample(Duration::from_millis(1), 1, 0, &PARAMS, now);
         }
         let quiet = limit.max(&PARAMS);
         for _ in 0..10 {
             now += Duration::from_secs(2);
-            limit.sample(Duration::from_secs(2), PARAMS.min, &PARAMS, now);
+            limit.sample(Duration::from_secs(2), PARAMS.min, 0, &PARAMS, now);
         }
         assert_eq!((quiet, limit.max(&PARAMS)), (HEADROOM_MIN as usize, HEADROOM_MIN as usize));
     }
@@ -420,7 +422,7 @@ mod tests {
             for _ in 0..(seconds * 10_000.0) as u32 {
                 now += Duration::from_micros(100);
                 let in_flight = clients.min(limit.max(&PARAMS));
-                limit.sample(Duration::from_micros(100) * in_flight as u32, in_flight, &PARAMS, now);
+                limit.sample(Duration::from_micros(100) * in_flight as u32, in_flight, 0, &PARAMS, now);
             }
             limit.max(&PARAMS)
         };
@@ -510,7 +512,7 @@ mod tests {
                 let Some((ends, began, came)) = self.in_flight.pop_front() else { return };
                 self.well += u32::from(ends - came <= 1.0);
                 let at = self.start + Duration::from_secs_f64(ends);
-                self.limit.sample(Duration::from_secs_f64(ends - began), count, &self.params, at);
+                self.limit.sample(Duration::from_secs_f64(ends - began), count, 0, &self.params, at);
                 let max = self.limit.max(&self.params);
                 assert!((self.params.min..=self.params.max).contains(&max));
                 while self.in_flight.len() < max
@@ -558,6 +560,13 @@ mod tests {
         limit
     }
 
+    /// Whether latency is high by this window: only one of normal latency lets the peak fade.
+    fn is_high(limit: Limit, window: &Window, seconds: f64) -> bool {
+        let mut next = Limit { peak: 2000.0, ..limit };
+        next.close(window, seconds, &WIDE);
+        next.peak == 2000.0
+    }
+
     /// In as much time as it takes that many at once to be answered (Little's law).
     fn after_all(mut limit: Limit, window: &Window) -> Limit {
         limit.close(window, window.sum / window.in_flight_max as f64, &WIDE);
@@ -577,10 +586,10 @@ mod tests {
         ] {
             let (mut limit, start) = (Limit::new(&WIDE), origin());
             for _ in 1..samples {
-                limit.sample(Duration::from_millis(125), 1, &WIDE, start);
+                limit.sample(Duration::from_millis(125), 1, 0, &WIDE, start);
             }
             assert_eq!(limit.latency(), Duration::ZERO);
-            limit.sample(Duration::from_millis(125), 1, &WIDE, start + lasts);
+            limit.sample(Duration::from_millis(125), 1, 0, &WIDE, start + lasts);
             assert_eq!(limit.latency() > Duration::ZERO, ends, "{samples} in {lasts:?}");
             // The next one begins where it ended.
             assert_eq!(limit.window.began, Some(if ends { start + lasts } else { start }));
@@ -591,7 +600,7 @@ mod tests {
     fn a_window_knows_its_answers() {
         let (mut limit, start) = (settled(100.0), origin());
         for (millis, in_flight) in [(250, 3), (500, 9), (0, 5)] {
-            limit.sample(Duration::from_millis(millis), in_flight, &WIDE, start);
+            limit.sample(Duration::from_millis(millis), in_flight, 0, &WIDE, start);
         }
         let Window { samples, sum, squares, longest, in_flight_max, in_flight_last, .. } = limit.window;
         assert_eq!((samples, longest, in_flight_max, in_flight_last), (3, 0.5, 9, 5));
@@ -617,11 +626,7 @@ mod tests {
         limit.close(&Window { squares: (even + 6.0) * 16.0, ..window(1.0, 1) }, 0.125, &WIDE);
         assert!((limit.variance - (even + 6.0 / LONG_WINDOWS)).abs() < 1e-12, "{} {even}", limit.variance);
         // While latency was never high, an answer that took more than a third of all the time says that it is too early.
-        let judged = |limit: &Limit| {
-            let mut next = limit.clone();
-            next.close(&window(4.0, 4), 0.25, &WIDE);
-            next.congested
-        };
+        let judged = |limit: &Limit| is_high(limit.clone(), &window(4.0, 4), 0.25);
         limit.close(&Window { longest: 2.0, ..window(1.0, 1) }, 0.25, &WIDE);
         assert_eq!((limit.seconds, limit.longest), (3.25, 2.0));
         assert!(
@@ -641,6 +646,12 @@ mod tests {
             after(limit, &Window { in_flight_last, ..window(0.25, 64) }).begun
         };
         assert_eq!([begun(10.0, 10), begun(10.0, 11)], [true, false]);
+        // Of those that will never be sampled, nothing is to come.
+        let beside = |silent_last: usize| {
+            let limit = Limit { begun: false, windows: 10, seconds: 10.0, ..settled(100.0) };
+            after(limit, &Window { in_flight_last: 30, silent_last, ..window(0.25, 64) }).begun
+        };
+        assert_eq!([beside(19), beside(20), beside(31)], [false, true, true]);
         assert_eq!([begun(58.5, 11), begun(59.0, 11)], [false, true], "a minute is enough");
         assert!(!after(Limit { begun: false, windows: 9, ..settled(100.0) }, &window(0.125, 1)).begun);
         let early = |seconds| after(Limit { begun: false, seconds, ..settled(100.0) }, &window(0.125, 1));
@@ -710,9 +721,9 @@ mod tests {
             (100.0, 1.0, 100, 54.0),
             (5.0, 0.25, 5, 5.0),
         ] {
+            assert_eq!(is_high(settled(limit), &window(short, used), 1.0), short > 0.1875);
             let limit = after(settled(limit), &window(short, used));
             assert_eq!(limit.limit, shrunk, "{short}, {used}");
-            assert_eq!(limit.congested, short > 0.1875);
             assert!(!limit.starting);
         }
         // Not below what is usual, which is forgotten slowly; and it is the most in flight that counts.
@@ -728,10 +739,10 @@ mod tests {
     #[test]
     fn what_chance_explains_is_not_high_latency() {
         let varied = || Limit { variance: 0.0625, ..settled(100.0) };
-        assert!(!after(varied(), &window(0.1875 + 0.25, 64)).congested);
-        let limit = after(varied(), &window(0.875, 64));
-        assert_eq!((limit.limit, limit.congested), (36.0, true));
-        assert!(after(varied(), &window(0.4376, 64)).congested);
+        assert!(!is_high(varied(), &window(0.1875 + 0.25, 64), 1.0));
+        assert!(is_high(varied(), &window(0.875, 64), 1.0));
+        assert_eq!(after(varied(), &window(0.875, 64)).limit, 36.0);
+        assert!(is_high(varied(), &window(0.4376, 64), 1.0));
     }
 
     #[test]
@@ -775,11 +786,6 @@ mod tests {
         assert_eq!([usual(1000, 60), usual(29, 60), usual(13, 58)], [31.0, 31.0, 32.0]);
     }
 
-    /// At 0.25 s the gradient is three quarters: of sixteen that and four more are sixteen, and nothing would ever change.
-    fn stuck() -> Limit {
-        Limit { congested: true, ..settled(16.0) }
-    }
-
     /// Ten answers in half a second, again and again.
     fn tens(mut limit: Limit, times: u32, short: f64, used: usize) -> Limit {
         let squares = 10.0 * (short - limit.long).powi(2);
@@ -791,8 +797,9 @@ mod tests {
 
     #[test]
     fn less_room_tells_a_queue_from_work_that_is_slow_by_itself() {
-        // Twice the latency goes by before it counts, then two windows are enough: they vary by nothing.
-        let before = tens(stuck(), 2, 0.25, 16);
+        // At 0.25 s the gradient is three quarters: of sixteen that and four more are sixteen, and nothing would ever
+        // change. Twice the latency goes by before it counts, then two windows are enough: they vary by nothing.
+        let before = tens(settled(16.0), 2, 0.25, 16);
         assert_eq!((before.limit, before.look.unwrap().before.samples), (16.0, 10.0));
         let looking = tens(before, 1, 0.25, 16);
         assert_eq!((looking.limit, looking.look.unwrap().after), (16.0 * LOOK, Some(Evidence::default())));
@@ -815,7 +822,7 @@ mod tests {
 
     #[test]
     fn a_look_ends_with_normal_latency_and_begins_anew_with_another_limit() {
-        let looking = tens(stuck(), 3, 0.25, 16);
+        let looking = tens(settled(16.0), 3, 0.25, 16);
         let queue = tens(looking.clone(), 1, 0.125, 12);
         assert!(queue.look.is_none() && (queue.pause, queue.look_in) == (PAUSE_MIN, PAUSE_MIN) && queue.limit < 20.0);
         assert_eq!(after(Limit { pause: 10.0, ..settled(100.0) }, &window(0.125, 8)).pause, 10.0 * PAUSE_FADES);
@@ -827,11 +834,11 @@ mod tests {
         assert!(nothing.look.is_none() && (nothing.limit, nothing.pause) == (16.0, 0.0));
         // While there is a look, no other shrink answers the same latency; before there is less room, one does.
         assert_eq!(tens(looking, 1, 0.9, 12).limit, 16.0 * LOOK);
-        let worse = tens(tens(stuck(), 2, 0.25, 16), 1, 0.5, 16);
+        let worse = tens(tens(settled(16.0), 2, 0.25, 16), 1, 0.5, 16);
         assert!(worse.limit == 12.0 && worse.look.is_none());
         // Nothing is looked at where a limit is not reached, or nothing can be taken away.
-        assert!(tens(stuck(), 3, 0.25, 15).look.is_none());
-        assert!(tens(Limit { limit: 1.0, ..stuck() }, 3, 0.25, 1).look.is_none());
+        assert!(tens(settled(16.0), 3, 0.25, 15).look.is_none());
+        assert!(tens(Limit { limit: 1.0, ..settled(16.0) }, 3, 0.25, 1).look.is_none());
         // A change of less than a tenth, or than one, is none.
         assert_eq!(after(Limit { usual: 7.1, ..settled(8.0) }, &window(1.0, 5)).limit, 8.0);
         assert_eq!(after(Limit { usual: 7.0, ..settled(8.0) }, &window(1.0, 5)).limit, 7.0);
@@ -847,7 +854,7 @@ mod tests {
         assert_eq!([19.0, 20.0].map(|samples| evidence(samples, 16.0).is_enough()), [false, true]);
         assert_eq!([459.0, 460.0].map(|samples| evidence(samples, 20.0).is_enough()), [false, true]);
         // The window's squares are about the average: what is added is about nothing.
-        let mut limit = Limit { look: Some(Look { from: 16.0, ..Look::default() }), ..stuck() };
+        let mut limit = Limit { look: Some(Look { from: 16.0, ..Look::default() }), ..settled(16.0) };
         let (sum, squares) = (8.0 * 0.125 + 8.0 * 0.375, 8.0 * 0.25 * 0.25);
         limit.close(&Window { samples: 16, sum, squares, ..window(0.25, 16) }, 0.5, &WIDE);
         assert_eq!(limit.look.unwrap().before, Evidence { samples: 16.0, sum: 4.0, squares: 1.25 });
@@ -909,7 +916,7 @@ mod tests {
                 for _ in 0..clients {
                     let latency = 0.02 * if slow { 10.0 } else { 1.0 } * (0.8 + 0.4 * random.unit());
                     now += Duration::from_secs_f64(0.05 / clients as f64);
-                    limit.sample(Duration::from_secs_f64(latency), clients, &PARAMS, now);
+                    limit.sample(Duration::from_secs_f64(latency), clients, 0, &PARAMS, now);
                 }
                 let max = limit.max(&PARAMS);
                 assert!(max as f64 >= (clients as f64 * 0.8).floor(), "seed {seed}, step {step}: {max} of {clients}");
@@ -1030,7 +1037,7 @@ mod tests {
                 now += Duration::from_micros(random.below(300_000));
                 let digits = 1 + random.below(11) as u32;
                 let latency = Duration::from_nanos(random.below(10u64.pow(digits)));
-                limit.sample(latency, random.below(3000) as usize, &params, now);
+                limit.sample(latency, random.below(3000) as usize, 0, &params, now);
                 let max = limit.max(&params);
                 assert!(max >= params.min.max(1) && max <= params.max.max(params.min).max(1), "seed {seed}: {max}");
                 assert!(limit.long.is_finite() && limit.short.is_finite());

@@ -81,7 +81,7 @@ pub fn prepare(exchange: &mut Exchange, req: &mut Request<ClientBody>, way: Way<
         };
         exchange.proxy.told.borrow_mut().write(fields, &hop, version);
     }
-    fields.make(X_REQUEST_ID, &[exchange.request_id.as_bytes()]);
+    fields.make_unique(X_REQUEST_ID, &[exchange.request_id.as_bytes()]);
     clean_trace(exchange, fields);
     if let Some(route) = &exchange.route {
         edit(fields, &route.request_edits);
@@ -159,11 +159,11 @@ fn clean_trace(exchange: &Exchange, fields: &mut Fields) {
 pub fn write_trace(exchange: &Exchange, fields: &mut Fields, span: u64) {
     let Some(context) = exchange.trace else { return };
     let context = trace::Context { parent_id: span, ..context };
-    fields.make(TRACEPARENT, &[&trace::write_traceparent(&context)]);
+    fields.make_unique(TRACEPARENT, &[&trace::write_traceparent(&context)]);
     if exchange.plan.traces.b3 {
         let sampled = u8::from(context.sampled);
         let text = format!("{:032x}-{span:016x}-{sampled}", context.trace_id);
-        fields.make(B3, &[text.as_bytes()]);
+        fields.make_unique(B3, &[text.as_bytes()]);
     }
 }
 

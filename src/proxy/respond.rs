@@ -52,7 +52,7 @@ pub fn answer(
 pub fn dress(exchange: &Exchange, response: &mut Response<Body>) {
     let fields = &mut response.headers;
     if !exchange.outbound() {
-        fields.make(X_REQUEST_ID, &[exchange.request_id.as_bytes()]);
+        fields.make_unique(X_REQUEST_ID, &[exchange.request_id.as_bytes()]);
     }
     if let Some(route) = &exchange.route {
         for (name, value) in &route.response.defaults {

@@ -22,6 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::activity::{Activity, Due, Limits, Open};
 use super::alarm::{Told, Watch};
+use super::call::Call;
 use super::io::ConnectionIo;
 use super::worker::Seat;
 use crate::http::HeadProblem;
@@ -108,7 +109,10 @@ async fn answer(
     mut open: Open,
 ) -> Result<http::Response<Carried>, Infallible> {
     let response = match oversize(&req) {
-        None => proxy.handle(peer, req.map(ClientBody::from).into()).await,
+        None => {
+            let mut call = Call::begin(&proxy, &peer, req.map(ClientBody::from).into());
+            poll_fn(|cx| call.poll(cx)).await
+        }
         Some(problem) => proxy.refuse_unread(peer, http::Version::HTTP_2, problem),
     };
     open.answered();

@@ -19,6 +19,7 @@ use tokio::task::LocalSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::activity::{TICK, Ticks, millis};
+use super::call;
 use super::gate::Turned;
 use super::listener::{self, ListenerShared, Socket};
 use super::tls;
@@ -178,6 +179,7 @@ async fn tick(worker: Rc<Worker>) {
         worker.ticks.advance();
         // The hook has logged and counted a panic; the next tick must come all the same.
         let _ = catch_unwind(AssertUnwindSafe(|| worker.proxy.tick()));
+        call::trim();
     }
 }
 

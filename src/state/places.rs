@@ -174,7 +174,8 @@ impl Place {
             return;
         }
         let mut told = Vec::new();
-        lock(&self.places.admission).sample(latency, &self.params, now, &mut told);
+        let silent = self.places.uploads.load(Ordering::Relaxed);
+        lock(&self.places.admission).sample(latency, silent, &self.params, now, &mut told);
         self.places.tell(told, &self.params);
     }
 
@@ -344,6 +345,31 @@ mod tests {
         drop(enter(&places, 2, true).await.unwrap());
         drop(other);
         assert_eq!((places.open(), places.uploads.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    /// Uploads that are under way give no latency, and none is waited for: the limit is judged with the second in which
+    /// it has begun, not after a minute.
+    #[tokio::test]
+    async fn uploads_do_not_delay_the_first_judgement() {
+        for (upload, judged) in [(true, true), (false, false)] {
+            let places = Arc::new(Places::default());
+            let adaptive = crate::core::gradient::Params { min: 10, max: 1000 };
+            let params = Params { adaptive: Some(adaptive), ..params(1024) };
+            let start = clock::now();
+            let deadline = start + Duration::from_secs(900);
+            let enter = |upload| places.enter(Priority::Default, upload, deadline, &params, start);
+            let mut under_way = Vec::new();
+            for _ in 0..50 {
+                under_way.push(enter(upload).await.unwrap());
+            }
+            // A hundred answers a second for five seconds, then the same ten times slower.
+            let one = enter(false).await.unwrap();
+            for (place, millis) in [[10; 500], [100; 500]].concat().into_iter().enumerate() {
+                one.sample(Duration::from_millis(millis), start + Duration::from_millis(10) * place as u32);
+            }
+            let limit = places.standing(&params).limit.unwrap();
+            assert_eq!(limit < 100, judged, "{limit}");
+        }
     }
 
     #[tokio::test]

@@ -170,18 +170,29 @@ impl Registry {
 
     /// By name.
     pub fn routes(&self) -> Vec<Arc<RouteMetrics>> {
-        lock(&self.routes).by_name.values().cloned().collect()
+        all(&self.routes)
     }
 
     /// By name.
     pub fn upstreams(&self) -> Vec<Arc<UpstreamMetrics>> {
-        lock(&self.upstreams).by_name.values().cloned().collect()
+        all(&self.upstreams)
     }
 
     /// The sum of one counter over the workers.
     pub fn total(&self, counter: impl Fn(&WorkerShard) -> &Counter) -> u64 {
         self.workers.iter().map(|shard| counter(shard).value()).sum()
     }
+}
+
+/// All entries, without those that no plan holds any more where these are more than the limit: a reload may leave
+/// thousands behind and never need a new one.
+fn all<T>(named: &Mutex<Named<T>>) -> Vec<Arc<T>> {
+    let mut named = lock(named);
+    let held = |entry: &Arc<T>| Arc::strong_count(entry) > 1;
+    if named.by_name.values().filter(|entry| !held(entry)).count() > NAMES_MAX {
+        named.by_name.retain(|_, entry| held(entry));
+    }
+    named.by_name.values().cloned().collect()
 }
 
 /// The living entry of this name, or a fresh one. Names come from the configuration, but a process may be given any
@@ -279,6 +290,19 @@ mod tests {
         }
         assert!(registry.upstreams().len() <= NAMES_MAX);
         assert!(Arc::ptr_eq(&held, &registry.upstream("held")));
+    }
+
+    #[test]
+    fn what_a_reload_leaves_behind_is_gone_when_it_is_next_looked_at() {
+        let registry = Registry::new(1);
+        let adopt = |count: usize| (0..count).map(|number| registry.upstream(&number.to_string())).collect::<Vec<_>>();
+        let plan = adopt(3 * NAMES_MAX);
+        let kept = plan[..5].to_vec();
+        drop(plan);
+        assert_eq!(registry.upstreams().len(), kept.len());
+        // As many as the limit are still told: what was counted just before a reload is not lost at once.
+        drop(adopt(NAMES_MAX));
+        assert_eq!(registry.upstreams().len(), NAMES_MAX);
     }
 
     #[test]

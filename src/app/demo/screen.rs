@@ -84,13 +84,13 @@ impl Paint {
 }
 
 /// Shown once, before anything moves.
-pub fn greeting(addresses: &[(&'static str, String)], paint: Paint) -> String {
+pub fn greeting(addresses: &[(&'static str, String)], unusual: &str, paint: Paint) -> String {
     let mut out = String::from("A flaky app, Outrigger in front of it, and a steady load.\n\n");
     for (what, address) in addresses {
         // Writing to a String does not fail.
         let _ = writeln!(out, "  {what:<12}{}", paint.good(address));
     }
-    out.push('\n');
+    let _ = writeln!(out, "\n{}\n", unusual.lines().map(|line| paint.faint(line)).collect::<Vec<_>>().join("\n"));
     out
 }
 

@@ -1,11 +1,13 @@
 //! The part of `status` that policies fill: rate limits, dependencies, switches.
 
-use super::{Table, line};
+use super::traffic::{tell_more, worst};
+use super::{Shown, Table, line};
 use crate::admin::status::{Dependency, RateLimit, Store};
 use crate::admin::switches::Switch;
 
-pub fn rate_limits(out: &mut String, limits: &[RateLimit]) {
-    for limit in limits {
+pub fn rate_limits(out: &mut String, limits: &[RateLimit], shown: Shown) {
+    let (told, more) = worst(limits, shown, |limit| (limit.refused, limit.allowed));
+    for limit in told {
         let verb = if limit.mode == "shadow" { "would have refused" } else { "refused" };
         let RateLimit { name, allowed, refused, keys, .. } = limit;
         line(out, &format!("\nrate limit {name}: {allowed} allowed, {verb} {refused}, {keys} keys"));
@@ -13,6 +15,7 @@ pub fn rate_limits(out: &mut String, limits: &[RateLimit]) {
             line(out, &format!("  {verb} {} times: {}", key.count, key.key));
         }
     }
+    tell_more(out, more);
 }
 
 pub fn stores(out: &mut String, stores: &[Store]) {

@@ -30,12 +30,12 @@ impl Run<'_> {
         let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         let mut digits = [0; 20];
         if fields.contains(X_ENVOY_TIMEOUT) {
-            fields.make(X_ENVOY_TIMEOUT, &[encode::decimal(millis, &mut digits)]);
+            fields.make_unique(X_ENVOY_TIMEOUT, &[encode::decimal(millis, &mut digits)]);
         }
         if exchange.is_grpc() {
-            fields.make(GRPC_TIMEOUT, &[deadline::format_grpc_timeout(left).as_bytes()]);
+            fields.make_unique(GRPC_TIMEOUT, &[deadline::format_grpc_timeout(left).as_bytes()]);
         } else {
-            fields.make(X_REQUEST_TIMEOUT, &[encode::decimal(millis, &mut digits)]);
+            fields.make_unique(X_REQUEST_TIMEOUT, &[encode::decimal(millis, &mut digits)]);
         }
         let before = self.previous.saturating_add(number - 1);
         if number > 1 {
