@@ -8,6 +8,8 @@ mod envoy;
 mod haproxy;
 mod nginx;
 mod outrigger;
+mod pingora;
+mod sozu;
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +23,8 @@ pub use self::envoy::envoy;
 pub use self::haproxy::haproxy;
 pub use self::nginx::nginx;
 pub use self::outrigger::outrigger;
+pub use self::pingora::pingora;
+pub use self::sozu::sozu;
 
 /// Routes of [`super::scenario::Kind::Routes`].
 const ROUTES: usize = 10_000;
@@ -62,7 +66,8 @@ impl Site {
         // The log has a folder of its own: Outrigger watches the one its configuration is in.
         std::fs::create_dir_all(folder.join("log")).expect("a folder in the scratch directory");
         let (plain, tls) = (free_port(), free_port());
-        let h2c = if name.starts_with("nginx") || name.starts_with("haproxy") { free_port() } else { plain };
+        let of_its_own = ["nginx", "haproxy", "pingora"].iter().any(|program| name.starts_with(program));
+        let h2c = if of_its_own { free_port() } else { plain };
         let certificate = Certificate::new();
         let site = Site { folder, plain, tls, h2c, certificate, app, others: [free_port(), free_port()] };
         std::fs::write(site.folder.join("cert.pem"), &site.certificate.pem).expect("a file");

@@ -27,7 +27,8 @@ pub fn saturate(load: &Load<'_>) -> Option<Closed> {
         .args(["-c", &connections.to_string(), "-m", &streams.to_string(), "-t", "1"])
         .args(["-D", &load.duration.as_secs().max(1).to_string()])
         .args((!load.scenario.is_http2()).then_some("--h1"))
-        .arg(format!("{scheme}://127.0.0.1:{}{path}", load.target.port))
+        .arg(format!("--connect-to=127.0.0.1:{}", load.target.port)) // by name, as our own client asks
+        .arg(format!("{scheme}://bench.example:{}{path}", load.target.port))
         .stdin(Stdio::null())
         .output()
         .ok()?;

@@ -2,8 +2,8 @@
 //! rate, memory, start-up time and system calls.
 //!
 //! `cargo bench --bench load` measures Outrigger bare (nothing but the proxying) and with its defaults and an access
-//! log, and nginx, HAProxy and Envoy when their programs are found (`BENCH_NGINX`, `BENCH_HAPROXY`, `BENCH_ENVOY`, or
-//! on the PATH). All are measured alternating, round after round; the tables show medians and the span of the rounds,
+//! log, and nginx, HAProxy, Envoy, Pingora and sozu when their programs are found (`BENCH_NGINX`, `BENCH_HAPROXY`,
+//! `BENCH_ENVOY`, `BENCH_PINGORA`, `BENCH_SOZU`, or on the PATH; `scripts/peers.sh` builds the last two). All are measured alternating, round after round; the tables show medians and the span of the rounds,
 //! and ratios are medians of the rounds' own ratios, so that a machine that is slow for a while does not decide.
 //! Processor time is each process's own (user and system, from /proc). The proxies run on one processor, the load and
 //! the app on the others.
@@ -133,7 +133,7 @@ fn one_round(
     settings: &Settings,
 ) {
     running.rotate_left(1);
-    for (peer, figures) in running.iter_mut().filter(|(peer, _)| scenario.kinds.contains(&peer.kind)) {
+    for (peer, figures) in running.iter_mut().filter(|(peer, _)| peer.has(scenario)) {
         if scenario.open_loop {
             at_a_rate(peer, figures, scenario, runtime, settings);
         } else {

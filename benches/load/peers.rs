@@ -25,6 +25,7 @@ pub struct Peer {
     pub name: String,
     pub kind: Kind,
     pub version: String,
+    without: &'static [&'static str],
     site: Site,
     command: Vec<String>,
     output: PathBuf,
@@ -40,12 +41,14 @@ struct Program {
     kinds: &'static [Kind],
     extension: &'static str,
     configuration: fn(&Site, Kind) -> String,
+    /// Names of scenarios that it has no means for.
+    without: &'static [&'static str],
     /// `FILE` and `FOLDER` stand for its own.
     arguments: &'static [&'static str],
 }
 
 const OTHERS: &[Kind] = &[Kind::Bare, Kind::Policies, Kind::Routes, Kind::Grpc];
-const PROGRAMS: [Program; 4] = [
+const PROGRAMS: [Program; 6] = [
     Program {
         name: "outrigger",
         variable: "BENCH_OUTRIGGER",
@@ -53,6 +56,7 @@ const PROGRAMS: [Program; 4] = [
         kinds: &[Kind::Bare, Kind::Defaults, Kind::Policies, Kind::Routes, Kind::Grpc, Kind::TwoWorkers],
         extension: "yaml",
         configuration: files::outrigger,
+        without: &[],
         arguments: &["run", "-c", "FILE"],
     },
     Program {
@@ -62,6 +66,7 @@ const PROGRAMS: [Program; 4] = [
         kinds: OTHERS,
         extension: "conf",
         configuration: files::nginx,
+        without: &[],
         arguments: &["-c", "FILE", "-p", "FOLDER"],
     },
     Program {
@@ -71,6 +76,7 @@ const PROGRAMS: [Program; 4] = [
         kinds: OTHERS,
         extension: "cfg",
         configuration: files::haproxy,
+        without: &[],
         arguments: &["-db", "-f", "FILE"],
     },
     Program {
@@ -80,7 +86,30 @@ const PROGRAMS: [Program; 4] = [
         kinds: OTHERS,
         extension: "yaml",
         configuration: files::envoy,
+        without: &[],
         arguments: &["--concurrency", "1", "-l", "error", "--disable-hot-restart", "-c", "FILE"],
+    },
+    // Routes are up to the program around it.
+    Program {
+        name: "pingora",
+        variable: "BENCH_PINGORA",
+        version: "--version",
+        kinds: &[Kind::Bare, Kind::Policies, Kind::Grpc],
+        extension: "settings",
+        configuration: files::pingora,
+        without: &["routes"],
+        arguments: &["FILE"],
+    },
+    // HTTP/2 only by ALPN.
+    Program {
+        name: "sozu",
+        variable: "BENCH_SOZU",
+        version: "--version",
+        kinds: &[Kind::Bare, Kind::Policies, Kind::Routes],
+        extension: "toml",
+        configuration: files::sozu,
+        without: &["h2c", "grpc"],
+        arguments: &["start", "-c", "FILE"],
     },
 ];
 
@@ -149,7 +178,8 @@ fn peer(program: &Program, place: &Path, kind: Kind, scratch: &Path, app: u16) -
     });
     let command = std::iter::once(place.display().to_string()).chain(arguments).collect();
     let output = site.folder.join("output");
-    Peer { number: 0, program: program.name, name, kind, version, site, command, output, child: None }
+    let Program { name: program, without, .. } = *program;
+    Peer { number: 0, program, name, kind, version, without, site, command, output, child: None }
 }
 
 impl Peer {
@@ -209,6 +239,11 @@ impl Peer {
 
     pub fn resident_mib(&self) -> f64 {
         process::resident_mib(self.pid())
+    }
+
+    /// Whether the scenario is for its kind of configuration, and within its means.
+    pub fn has(&self, scenario: &Scenario) -> bool {
+        scenario.kinds.contains(&self.kind) && !self.without.contains(&scenario.name)
     }
 
     pub fn target(&self, scenario: &Scenario) -> Target {

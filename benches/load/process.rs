@@ -94,6 +94,11 @@ pub fn raise_open_files(wanted: u64) {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
+/// Open files that we and what we start may have.
+pub fn open_files() -> Option<u64> {
+    getrlimit(Resource::Nofile).maximum
+}
+
 /// Counts the system calls of a family with `perf`, which costs it far less than `strace` would.
 pub struct SystemCalls(Child);
 
