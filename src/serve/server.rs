@@ -91,7 +91,8 @@ impl Server {
     /// Starts `workers` threads; nothing listens yet. `inherited` are listening sockets of socket activation.
     pub fn start(shared: Arc<Shared>, workers: usize, inherited: Vec<Socket>) -> Result<Server, ServeProblem> {
         let start = |index: usize| -> std::io::Result<WorkerHandle> {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().on_thread_unpark(clock::looked).build()?;
             let (commands, orders) = mpsc::unbounded_channel();
             let shared = Arc::clone(&shared);
             let ticks = Arc::new(Ticks::default());

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use crate::upstream::clock::{held, now};
+pub use crate::upstream::clock::{held, looked, now};
 
 /// The wall-clock time, for logs, spans and certificates; never for measuring.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]

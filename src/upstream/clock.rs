@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The monotonic time.
 pub fn now() -> Instant {
@@ -34,6 +34,19 @@ pub async fn held<F: Future>(mut work: Pin<&mut F>) -> F::Output {
     poll_fn(|cx| hold(|| work.as_mut().poll(cx))).await
 }
 
+/// For the runtime to call when it has looked at all sockets of this thread.
+pub fn looked() {
+    LOOKED.set(Some(read()));
+}
+
+/// Whether all sockets of this thread were looked at just now, so that nothing is learned by looking again.
+pub fn is_fresh() -> bool {
+    LOOKED.get().is_some_and(|at| now().saturating_duration_since(at) < FRESH)
+}
+
+/// About what the runtime needs from a look at the sockets to the task that it was made for.
+const FRESH: Duration = Duration::from_micros(50);
+
 /// The time of the poll that is under way.
 #[derive(Clone, Copy)]
 enum Held {
@@ -53,12 +66,12 @@ impl Drop for Before {
 
 thread_local! {
     static HELD: Cell<Held> = const { Cell::new(Held::No) };
+    static LOOKED: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
-    use std::time::Duration;
 
     use super::*;
 
@@ -71,6 +84,16 @@ mod tests {
         }))
         .await;
         assert_eq!(second - first, Duration::from_millis(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_at_the_sockets_grows_old() {
+        assert!(!is_fresh(), "nobody has told of one");
+        looked();
+        tokio::time::advance(FRESH - Duration::from_nanos(1)).await;
+        assert!(is_fresh());
+        tokio::time::advance(Duration::from_nanos(1)).await;
+        assert!(!is_fresh());
     }
 
     #[test]
