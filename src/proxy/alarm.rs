@@ -39,6 +39,9 @@ struct Place {
     waker: Waker,
 }
 
+/// So many looks are few.
+const LOOKS_MIN: usize = 64;
+
 /// The task that looks.
 struct Keeper {
     task: AbortHandle,
@@ -121,11 +124,21 @@ impl Queue {
         if place.look.is_none_or(|look| due < look) {
             place.look = Some(due);
             self.looks.push(Reverse((due, at)));
+            self.drop_old_looks();
             if let Some(keeper) = &self.keeper
                 && keeper.set_to.is_none_or(|set_to| due < set_to)
             {
                 keeper.waker.wake_by_ref();
             }
+        }
+    }
+
+    /// Where waits of hours and of milliseconds follow each other in a place, looks that were moved forward would stay in
+    /// the queue for hours.
+    fn drop_old_looks(&mut self) {
+        if self.looks.len() > 2 * self.places.len() + LOOKS_MIN {
+            let places = &self.places;
+            self.looks.retain(|Reverse((look, at))| places.get(*at).is_some_and(|place| place.look == Some(*look)));
         }
     }
 
@@ -244,6 +257,23 @@ mod tests {
             }
             let queue = alarms.0.borrow();
             assert_eq!((queue.places.len(), queue.looks.len()), (1, 1));
+        });
+    }
+
+    #[test]
+    fn long_waits_and_short_ones_by_turns_do_not_fill_the_queue() {
+        on_a_worker(async {
+            let (alarms, mut most) = (Rc::new(Alarms::default()), 0);
+            for _ in 0..1_000 {
+                let mut long = Alarm::new(&alarms, clock::now() + ms(3_600_000));
+                assert!(poll_fn(|cx| Poll::Ready(long.poll(cx))).await.is_pending());
+                drop(long);
+                let due = clock::now() + ms(2);
+                assert_eq!(rings(&mut Alarm::new(&alarms, due)).await, due);
+                tokio::time::sleep(ms(1)).await; // the look that was due is over
+                most = most.max(alarms.0.borrow().looks.len());
+            }
+            assert!(most > LOOKS_MIN && most <= LOOKS_MIN + 2, "{most}");
         });
     }
 
