@@ -253,7 +253,7 @@ impl Exchange {
         }
         let cut = self.reason == DRAIN_CUT;
         lifecycle.request_ended(cut);
-        let ended = clock::now();
+        let ended = clock::unheld();
         if let Some(mut attempt) = self.under_way.take() {
             attempt.duration = ended.saturating_duration_since(self.started + attempt.started_after);
             self.attempts.push(attempt);

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::{Activity, Due, Limits, millis};
@@ -91,10 +92,34 @@ impl Alarm {
         let deadline = Instant::from_std(now + left);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         sleep.as_mut().reset(deadline);
-        self.armed = at;
+        // A sleep does not hear of a task that has spent its turn's budget, and such a task is polled again at once.
+        self.armed = if coop::has_budget_remaining() { at } else { NEVER };
         sleep.as_mut().poll(cx).map(|()| {
             self.armed = NEVER;
             what
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_has_spent_its_budget_is_woken_all_the_same() {
+        let (mut alarm, at) = (Alarm { sleep: None, armed: NEVER }, millis(clock::now()) + 500);
+        let mut spends = true;
+        let woken = poll_fn(|cx| {
+            while spends && coop::has_budget_remaining() {
+                let _ = pin!(coop::consume_budget()).as_mut().poll(cx);
+            }
+            spends = false;
+            alarm.poll_due(cx, Some((at, Due::Idle)))
+        });
+        let woken = tokio::time::timeout(Duration::from_secs(60), woken).await;
+        assert_eq!((woken, millis(clock::now())), (Ok(Due::Idle), at), "woken by its end, and not by something else");
     }
 }

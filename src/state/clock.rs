@@ -1,14 +1,15 @@
 //! The only reader of time and randomness; everything else is handed the values, so that it can be simulated.
 //!
-//! The monotonic clock is read one floor below, where connections are timed, too. Randomness is for jitter, sampling and identifiers that must
-//! be unique; nothing here is a secret, so a small per-thread generator seeded by the operating system is enough.
+//! The monotonic clock is read one floor below, where connections are timed, too. Randomness is for jitter, sampling
+//! and identifiers that must be unique; nothing here is a secret, so a small per-thread generator seeded by the operating
+//! system is enough.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use crate::upstream::clock::{held, looked, now};
+pub use crate::upstream::clock::{held, looked, now, unheld};
 
 /// The wall-clock time, for logs, spans and certificates; never for measuring.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]

@@ -18,6 +18,11 @@ pub fn now() -> Instant {
     }
 }
 
+/// The time itself, also while the clock is held: for how long something took that may be over within one poll.
+pub fn unheld() -> Instant {
+    read()
+}
+
 fn read() -> Instant {
     tokio::time::Instant::now().into_std()
 }
