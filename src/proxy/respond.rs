@@ -71,6 +71,13 @@ pub fn dress(exchange: &Exchange, response: &mut Response<Body>) {
             rates::tell(standing, route, fields);
         }
     }
+    // RFC 9110 §6.6.1, for what originates here; what the app answers is passed on as it is.
+    if exchange.answers_itself()
+        && !fields.contains("date")
+        && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(exchange.wall_now()))
+    {
+        fields.append("date", date);
+    }
     let closing = exchange.proxy.shared().states.lifecycle.stage() >= Stage::Closing;
     if closing && exchange.is_http1() && response.status != StatusCode::SWITCHING_PROTOCOLS {
         response.headers.insert("connection", HeaderValue::from_static("close"));

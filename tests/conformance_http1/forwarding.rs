@@ -1,6 +1,8 @@
 //! What a request and an answer look like on the other side: rows 8, 9, 12, 14, 24, 32–34, and the fields of RFC 9110
 //! that a proxy writes.
 
+use std::time::{Duration, SystemTime};
+
 use crate::support::app::OK;
 use crate::support::{BodyEnd, Outrigger, RawApp, Request, Wire, wire};
 
@@ -264,6 +266,18 @@ fn row_34_the_date_is_the_apps() {
     let app = RawApp::fine();
     let outrigger = Outrigger::before(&app, "");
     assert!(wire::get(outrigger.web(), "/").head.all("date").is_empty());
+}
+
+#[test]
+fn an_answer_of_our_own_says_when_it_was_made() {
+    let outrigger = Outrigger::before(&RawApp::fine(), "");
+    let mut client = Wire::connect(outrigger.web());
+    client.send(b"GET / HTTP/1.1\r\n\r\n");
+    let answer = client.response("GET");
+    assert_eq!(answer.status, 400);
+    let date = httpdate::parse_http_date(answer.get("date").expect("a date")).expect("an HTTP date");
+    let off = SystemTime::now().duration_since(date).expect("not in the future");
+    assert!(off < Duration::from_secs(60), "{off:?}");
 }
 
 #[test]
