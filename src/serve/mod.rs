@@ -23,7 +23,7 @@ mod call;
 mod io;
 mod stream;
 
-mod proxy_protocol;
+pub mod proxy_protocol;
 
 mod metrics;
 

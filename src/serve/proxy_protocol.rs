@@ -31,8 +31,9 @@ pub struct Addresses {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 
+/// How far the bytes that have come go.
 #[derive(Debug, PartialEq, Eq)]
-enum Progress {
+pub enum Progress {
     /// This many more bytes surely belong to the header.
     Need(usize),
     /// The header goes on to the end of the line.
@@ -68,7 +69,8 @@ async fn rest_of_line(stream: &Raw) -> io::Result<usize> {
     Ok(line.max(1)) // at the end of the stream the read says so
 }
 
-fn parse(header: &[u8], wanted: ProxyProtocol) -> Result<Progress, Malformed> {
+/// What the first bytes of a connection are; `header` never holds more than was asked for before.
+pub fn parse(header: &[u8], wanted: ProxyProtocol) -> Result<Progress, Malformed> {
     let (v1, v2) = match wanted {
         ProxyProtocol::Off => return Ok(Progress::Done(None)),
         ProxyProtocol::V1 => (true, false),
