@@ -7,6 +7,7 @@
 
 use http::Method;
 use libfuzzer_sys::fuzz_target;
+use outrigger::http::fields::FIELDS_MAX;
 use outrigger_fuzz::compare::{STRICTER_REQUESTS, compare};
 use outrigger_fuzz::talk::{Ended, First, Input, Message, Sender};
 use outrigger_fuzz::{hyper_side, our_side, plain, talk};
@@ -45,6 +46,9 @@ fn read_plainly(message: &Message, bytes: &[u8]) {
 }
 
 fn read_again(message: &Message) {
+    if message.headers.len() >= FIELDS_MAX {
+        return; // with the field that its frame may need it has more than are read
+    }
     let bytes = talk::encode(message, &Method::GET);
     let again = talk::read(&[&bytes], &Sender::Client, false);
     let [again] = again.as_slice() else { panic!("{} messages out of one", again.len()) };
