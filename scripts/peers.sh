@@ -23,7 +23,7 @@ case $(uname -m) in
     *) flags="" ;;
 esac
 RUSTFLAGS=$flags CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 CARGO_PROFILE_RELEASE_STRIP=symbols \
-    cargo install sozu --version "$SOZU" --locked --features simd --force --no-track --root "$build/root" --target-dir "$build/sozu"
-cp "$build/root/bin/sozu" "$out/sozu"
+    cargo install sozu --version "$SOZU" --locked --features simd --force --no-track --root "$build/sozu-installed" --target-dir "$build/sozu"
+cp "$build/sozu-installed/bin/sozu" "$out/sozu"
 "$out/pingora" --version
 "$out/sozu" --version | head -n 1

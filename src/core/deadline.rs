@@ -26,8 +26,7 @@ impl Deadline {
     }
 }
 
-/// The shortest of the times the headers ask for, over every line of them. One pass over the names costs a fifth of
-/// looking three of them up.
+/// The shortest of the times the headers ask for, over every line of them.
 pub fn requested(headers: &Fields) -> Option<Duration> {
     const ASKS: Marks = Marks::of(&["grpc-timeout", "x-request-timeout-ms", "x-envoy-expected-rq-timeout-ms"]);
     if !headers.may_have(&ASKS) {

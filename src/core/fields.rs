@@ -194,7 +194,7 @@ impl Fields {
     /// somebody else wrote must not stay in its place.
     pub fn make(&mut self, name: impl AsRef<str>, pieces: &[&[u8]]) {
         let line = self.put(name.as_ref(), pieces);
-        if may_stand(slice(&self.0.made, line.value)) { self.set(name.as_ref(), line) } else { self.remove(name) }
+        self.set_made(name.as_ref(), line);
     }
 
     /// Appends the lines of a list that were made, not those that came.

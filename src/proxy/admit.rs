@@ -46,11 +46,8 @@ pub fn route<'p>(
 pub fn host_only(authority: &str) -> &str {
     // From the end: a port is short, and most hosts have none.
     match authority.bytes().rposition(|byte| byte == b':' || byte == b']') {
-        Some(colon) => authority
-            .strip_suffix(&authority[colon..])
-            .filter(|_| authority.as_bytes()[colon] == b':')
-            .unwrap_or(authority),
-        None => authority,
+        Some(at) if authority.as_bytes()[at] == b':' => &authority[..at],
+        Some(_) | None => authority,
     }
 }
 
