@@ -5,6 +5,7 @@
 //! JSON; `app::render` makes it readable.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -170,17 +171,16 @@ async fn why(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
     match admin.shared.telemetry.find(&id) {
         Some(fate) => no_store(fate).into_response(),
         None => {
-            let last = admin.shared.telemetry.recent(usize::MAX);
-            let since = last.last().and_then(|oldest| oldest["started"].as_f64());
-            error(StatusCode::NOT_FOUND, not_remembered(last.len(), since)).into_response()
+            let (count, since) = admin.shared.telemetry.remembered();
+            error(StatusCode::NOT_FOUND, not_remembered(count, since)).into_response()
         }
     }
 }
 
-/// `since`: when the oldest of the remembered requests began, in seconds since the Unix epoch.
-fn not_remembered(count: usize, since: Option<f64>) -> String {
-    let now = clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-    let back = since.map_or(0.0, |since| (now - since).max(0.0).ceil());
+/// `since`: when the oldest of the remembered requests began, since the Unix epoch.
+fn not_remembered(count: usize, since: Option<Duration>) -> String {
+    let now = clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let back = since.map_or(0.0, |since| now.saturating_sub(since).as_secs_f64().ceil());
     format!(
         "no request with this id is remembered: it is too long ago, still under way, or was not ours. Only the last requests \
          are: {count} now, {back}s back; older ones stand in the access log"

@@ -167,6 +167,17 @@ impl Telemetry {
         newest.filter_map(|(_, entry)| why::decode(entry).map(|request| request.tell())).collect()
     }
 
+    /// How many of the last requests can be [found](Self::find), and when the oldest of them began, since 1970.
+    pub fn remembered(&self) -> (usize, Option<Duration>) {
+        let of = |ring: &Mutex<Ring>| {
+            let ring = lock(ring);
+            let oldest = ring.iter().last().and_then(|entry| Some(why::decode(entry)?.started));
+            (ring.iter().count(), oldest)
+        };
+        let all: Vec<_> = self.rings.iter().map(|ring| of(ring)).collect();
+        (all.iter().map(|(count, _)| count).sum(), all.iter().filter_map(|(_, oldest)| *oldest).min())
+    }
+
     /// Writes out what workers have handed over; returns after `deadline` at the latest. Workers flush before. It blocks
     /// the thread that calls it.
     pub fn flush(&self, deadline: Duration) {
@@ -325,6 +336,9 @@ mod tests {
         }
         let ids: Vec<_> = telemetry.recent(3).iter().map(|told| told["request_id"].clone()).collect();
         assert_eq!(ids, ["req-9", "req-8", "req-7"]);
+        let first = record().started.duration_since(std::time::UNIX_EPOCH).unwrap();
+        assert_eq!(telemetry.remembered(), (10, Some(first)));
+        assert_eq!(Telemetry::start(Options::default(), 2).unwrap().remembered(), (0, None));
         let trace = "00000000000000000000000000000abc";
         assert_eq!(telemetry.find(trace).unwrap()["request_id"], "req-9");
     }
