@@ -15,6 +15,7 @@ mod read;
 mod read_breaker;
 mod read_concurrency;
 mod read_limit;
+mod read_listener;
 mod read_readiness;
 mod read_retry;
 mod read_route;

@@ -9,7 +9,7 @@ use super::settings::{
     UpstreamTls,
 };
 use super::units;
-use super::{read, read_concurrency};
+use super::{read_concurrency, read_listener};
 use crate::core::units::Ratio;
 
 /// `upstream: URL`, or `upstreams:` by name.
@@ -191,7 +191,7 @@ fn tls(map: Map<'_, '_>, wanted: bool) -> Option<UpstreamTls> {
             Ok(if text == "system" { None } else { Some(base.join(text)) })
         });
     let client = map.block("client_certificate", "The certificate shown to it.");
-    let client_certificate = read::certificate(&client);
+    let client_certificate = read_listener::certificate(&client);
     client.finish();
     map.finish();
     wanted.then_some(UpstreamTls { server_name, ca: ca.flatten(), client_certificate })

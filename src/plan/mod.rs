@@ -99,6 +99,8 @@ pub struct ListenerPlan {
     pub proxy_protocol: ProxyProtocol,
     pub connections_max: usize,
     pub connections_per_client_max: Option<usize>,
+    /// A client that has ended its sending side waits for its answer.
+    pub half_close: bool,
     pub request_header_timeout: Duration,
     pub keep_alive: Duration,
     /// Requests of the app to somebody else: `Host` becomes the upstream's, no client identity is added.

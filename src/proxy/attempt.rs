@@ -261,6 +261,7 @@ impl Run<'_> {
             fresh: leg.fresh,
             // What nothing comes after is as careful as what may not be sent twice.
             replayable: self.may_replay && leg.number < self.attempts_max,
+            interim: Some(exchange),
         };
         let pool = exchange.proxy.pool(leg.endpoint);
         let sending = pin!(pool.send(request, how));

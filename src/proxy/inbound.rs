@@ -4,13 +4,18 @@
 //! The connection belongs to `serve`, which lies above; this is the seam. One connection feeds one request at a time,
 //! so that a body is a number on a shared connection and needs no channel, no task and no box.
 
-use std::rc::Rc;
+use std::cell::OnceCell;
+use std::fmt;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::Frame;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
+
+use crate::core::fields::Fields;
 
 /// The client left before its body ended, or its framing broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +30,32 @@ pub trait Feed {
     fn left(&self, request: u64) -> Option<u64>;
     /// Nobody will read the rest.
     fn abandon(&self, request: u64);
+    /// Says something to the client before the answer to the request that the connection is at.
+    fn inform(&self, status: StatusCode, fields: &Fields);
+}
+
+/// The client's connection as one that can be told something before an answer (1xx): HTTP/1 ones, once they serve.
+#[derive(Clone, Default)]
+pub struct Told(OnceCell<Weak<dyn Feed>>);
+
+impl Told {
+    /// `feed` serves one request at a time, so that whoever is told something knows what it is about.
+    pub fn by(&self, feed: &Rc<dyn Feed>) {
+        // There is one feed to a connection.
+        let _ = self.0.set(Rc::downgrade(feed));
+    }
+
+    pub fn inform(&self, status: StatusCode, fields: &Fields) {
+        if let Some(feed) = self.0.get().and_then(Weak::upgrade) {
+            feed.inform(status, fields);
+        }
+    }
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("Told").field(&self.0.get().is_some()).finish()
+    }
 }
 
 /// One request's body on its connection.

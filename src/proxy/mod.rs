@@ -48,7 +48,7 @@ use crate::telemetry::{RouteMetrics, Telemetry, WorkerTelemetry};
 use crate::upstream::Pool;
 
 pub use body::{Body, BodyError};
-pub use inbound::{ClientUpgrade, Feed, Inbound};
+pub use inbound::{ClientUpgrade, Feed, Inbound, Told};
 use links::Links;
 use local::Local;
 pub use upload::ClientBody;
@@ -69,6 +69,7 @@ pub struct Peer {
     pub address: SocketAddr,
     pub local: Option<SocketAddr>,
     pub tls: Option<TlsInfo>,
+    pub told: Told,
 }
 
 #[derive(Clone, Debug)]

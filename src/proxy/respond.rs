@@ -8,11 +8,12 @@ use super::exchange::Exchange;
 use super::identify::{X_REQUEST_ID, edit};
 use super::refusal::Refusal;
 use super::{rates, upgrade};
+use crate::core::fields::Fields;
 use crate::core::{forwarded, headers};
 use crate::http::Response;
 use crate::state::clock;
 use crate::state::lifecycle::Stage;
-use crate::upstream::UpstreamBody;
+use crate::upstream::{Interim, UpstreamBody};
 
 const STRICT_TRANSPORT_SECURITY: &str = "strict-transport-security";
 
@@ -25,16 +26,8 @@ pub fn answer(
     upgrade: Option<String>,
 ) -> Result<Response<Body>, Refusal> {
     let switching = response.status == StatusCode::SWITCHING_PROTOCOLS;
-    headers::strip_response(&mut response.headers);
     response.version = Version::HTTP_11;
-    forwarded::write_via(&mut response.headers, Version::HTTP_11);
-    if !exchange.outbound()
-        && let Some(route) = &exchange.route
-    {
-        for name in &route.response.remove {
-            response.headers.remove(name);
-        }
-    }
+    pass(exchange, &mut response.headers);
     let events = response.headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(EVENTS));
     if (switching || events)
         && let Some(place) = &exchange.place
@@ -46,6 +39,29 @@ pub fn answer(
     }
     let idle = exchange.route.as_ref().map_or(std::time::Duration::MAX, |route| route.timeouts.idle);
     Ok(response.map(|body| Body::stream(body, idle, exchange.deadline)))
+}
+
+/// Fields of the app that do not pass are taken out, and we are named among those the message came through.
+fn pass(exchange: &Exchange, fields: &mut Fields) {
+    headers::strip_response(fields);
+    forwarded::write_via(fields, Version::HTTP_11);
+    if !exchange.outbound()
+        && let Some(route) = &exchange.route
+    {
+        for name in &route.response.remove {
+            fields.remove(name);
+        }
+    }
+}
+
+impl Interim for Exchange {
+    /// Passed on at once, as the answer's own head would be; HTTP/1.0 has no such answers (RFC 9110 §15.2).
+    fn interim(&self, status: StatusCode, mut fields: Fields) {
+        if self.version == Version::HTTP_11 {
+            pass(self, &mut fields);
+            self.peer.told.inform(status, &fields);
+        }
+    }
 }
 
 /// What every response gets, the app's and ours: id, security headers, the route's edits, the end of the connection.

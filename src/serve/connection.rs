@@ -22,6 +22,7 @@ use super::gate::{Place, Turned};
 use super::http::{self, Ending};
 use super::http1;
 use super::io::ConnectionIo;
+use super::link::Link;
 use super::proxy_protocol;
 use super::stream::{Raw, Stream};
 use super::tls::{self, HandshakeProblem};
@@ -30,7 +31,7 @@ use crate::http::Response;
 use crate::http::Writing;
 use crate::http::encode::{self, Persistence};
 use crate::plan::{ListenerPlan, ProxyProtocol};
-use crate::proxy::{Body, Peer, Proxy};
+use crate::proxy::{Body, Peer, Proxy, Told};
 use crate::state::clock;
 
 /// What a client that speaks HTTP/2 without TLS sends first.
@@ -48,6 +49,7 @@ content-length: 46\r\n\r\nThis port speaks HTTPS; use https:// with it.\n";
 pub async fn serve(worker: Rc<Worker>, seat: Seat, raw: Raw, peer: SocketAddr, place: Place) {
     let Some(plan) = worker.proxy.plan().listener(seat.slot()).cloned() else { return };
     let limits = Limits { head: plan.request_header_timeout, keep_alive: plan.keep_alive };
+    let half_close = plan.half_close;
     // Boxed so that the long-lived part of the task stays small; a connection takes this way once.
     let prepared = seat.unless_ordered(Box::pin(prepare(&worker, &seat, &plan, raw, peer, place))).await;
     // Taken apart at once: what is moved on must not keep its room in the task.
@@ -61,7 +63,13 @@ pub async fn serve(worker: Rc<Worker>, seat: Seat, raw: Raw, peer: SocketAddr, p
         // Boxed so that an HTTP/1 connection's task does not reserve room for it.
         Box::pin(http::http2(io, front, &seat, &limits)).await
     } else {
-        clock::held(pin!(http1::serve(stream, first, front, &seat, &limits))).await
+        clock::held(pin!(http1::serve(
+            Link::new(stream, first, half_close, Arc::clone(&activity)),
+            front,
+            &seat,
+            &limits
+        )))
+        .await
     };
     finish(ending, &seat, &activity, (&worker.proxy, peer)).await;
 }
@@ -119,7 +127,7 @@ async fn prepare(
         http2 = first.starts_with(PREFACE);
     }
     let activity = Arc::new(Activity::new(Arc::clone(&worker.ticks), place));
-    let peer = Rc::new(Peer { slot: seat.slot(), address, local, tls: info });
+    let peer = Rc::new(Peer { slot: seat.slot(), address, local, tls: info, told: Told::default() });
     Some(Ready { stream, first, http2, peer, activity })
 }
 

@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::{Method, StatusCode, Version};
 use http_body::Body as _;
 use tokio::sync::oneshot;
@@ -20,7 +19,6 @@ use super::alarm::{Told, Watch};
 use super::call::Call;
 use super::http::{Ending, Front};
 use super::link::Link;
-use super::stream::Stream;
 use super::worker::Seat;
 use crate::core::fields::Fields;
 use crate::http::encode::{self, Persistence};
@@ -32,9 +30,11 @@ use crate::proxy::{Body, ClientBody, Feed, Inbound, inbound::Duplex};
 type Upgrade = oneshot::Sender<Box<dyn Duplex>>;
 
 /// Serves a connection's requests until it ends; the socket is left with the activity, unless a tunnel took it.
-pub async fn serve(stream: Stream, first: Bytes, front: Front, seat: &Seat, limits: &Limits) -> Ending {
+pub async fn serve(link: Rc<Link>, front: Front, seat: &Seat, limits: &Limits) -> Ending {
     let activity = Arc::clone(&front.activity);
-    let link = Link::new(stream, first, Arc::clone(&activity));
+    let feed: Rc<dyn Feed> = Rc::<Link>::clone(&link);
+    front.peer.told.by(&feed);
+    drop(feed);
     let mut watch = Watch::new(seat, &activity, limits);
     let ending = loop {
         match one(&link, &front, &mut watch).await {
@@ -172,7 +172,7 @@ impl Answer {
             (_, true) => Persistence::Usual,
         };
         let mut out = Outbound::default();
-        out.gather().extend_from_slice(link.answering());
+        out.gather().extend_from_slice(&link.answering());
         encode::response_head(out.gather(), status, reason.as_deref(), &headers, (writing, persistence));
         fields::give_back(headers);
         Answer { out, body: Sending::new(body, writing, client.trailers), persists, switched, broken: false }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 use http_body::Frame;
 use tokio::io::AsyncWrite;
 
@@ -19,14 +20,17 @@ use super::activity::Activity;
 use super::http::{Ending, HEAD_BYTES_MAX};
 use super::io::ConnectionIo;
 use super::stream::Stream;
-use crate::http::encode::CONTINUE;
+use crate::core::fields::Fields;
+use crate::http::encode::{self, CONTINUE, Persistence};
 use crate::http::wire::{Outbound, poll_fill};
-use crate::http::{Body, Extensions, Framing, HeadReader, Piece, RequestHead};
+use crate::http::{Body, Extensions, Framing, HeadReader, Piece, RequestHead, Writing};
 use crate::proxy::{Feed, inbound::Broken};
 
 pub struct Link {
     inner: RefCell<Inner>,
     activity: Arc<Activity>,
+    /// The end of the client's bytes is not the client's end.
+    half_close: bool,
 }
 
 struct Inner {
@@ -43,14 +47,15 @@ struct Inner {
     abandoned: bool,
     /// The client waits for 100 before it sends its body.
     continues: bool,
-    /// What is left to write of the 100.
-    interim: &'static [u8],
+    /// What is left to write of what is said before the answer.
+    interim: Vec<u8>,
     /// The task, while somebody else reads.
     task: Option<Waker>,
 }
 
 impl Link {
-    pub fn new(stream: Stream, first: Bytes, activity: Arc<Activity>) -> Rc<Self> {
+    /// `half_close`: a client that has ended its sending side waits for its answer; otherwise it has left.
+    pub fn new(stream: Stream, first: Bytes, half_close: bool, activity: Arc<Activity>) -> Rc<Self> {
         let inner = Inner {
             stream: Some(stream),
             read: BytesMut::from(first),
@@ -60,10 +65,10 @@ impl Link {
             body: Body::new(Framing::None, Extensions::Refused),
             abandoned: true,
             continues: false,
-            interim: &[],
+            interim: Vec::new(),
             task: None,
         };
-        Rc::new(Link { inner: RefCell::new(inner), activity })
+        Rc::new(Link { inner: RefCell::new(inner), activity, half_close })
     }
 
     /// The next request's head and number; `None` when the client has ended the connection between two requests.
@@ -100,6 +105,9 @@ impl Link {
     /// behind the request is kept for later, and then nobody looks further.
     pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<Ending> {
         let inner = &mut *self.inner.borrow_mut();
+        if matches!(inner.poll_interim(cx), Poll::Ready(Err(_))) {
+            return Poll::Ready(Ending::Broken);
+        }
         if !inner.body.is_ended() {
             if inner.task.as_ref().is_none_or(|task| !task.will_wake(cx.waker())) {
                 inner.task = Some(cx.waker().clone());
@@ -111,6 +119,7 @@ impl Link {
         }
         inner.read = BytesMut::new();
         match ready!(inner.fill(cx, 0)) {
+            Ok(0) if self.half_close => Poll::Pending,
             Ok(0) | Err(_) => Poll::Ready(Ending::Broken),
             Ok(_) => Poll::Pending,
         }
@@ -153,12 +162,11 @@ impl Link {
         !inner.abandoned && !inner.body.is_ended()
     }
 
-    /// The answer has begun: from here on no 100 may be put in. What is left of one that was begun goes out first.
-    pub fn answering(&self) -> &'static [u8] {
+    /// The answer has begun: from here on nothing may be put in. What is left of what was said before goes out first.
+    pub fn answering(&self) -> Vec<u8> {
         let inner = &mut *self.inner.borrow_mut();
         inner.continues = false;
-        let left = std::mem::take(&mut inner.interim);
-        if left.len() < CONTINUE.len() { left } else { &[] }
+        std::mem::take(&mut inner.interim)
     }
 
     /// The request is over: whoever still holds its body gets nothing more.
@@ -192,7 +200,7 @@ impl Inner {
         self.body = Body::new(framing, Extensions::Refused);
         self.abandoned = head.framing == Framing::None || head.framing == Framing::Unclear;
         self.continues = head.continues && !self.abandoned;
-        self.interim = &[];
+        self.interim = Vec::new();
     }
 
     fn fill(&mut self, cx: &mut Context<'_>, expected: u64) -> Poll<io::Result<usize>> {
@@ -205,16 +213,20 @@ impl Inner {
     /// Says 100 when the body is first asked for and nothing of it has come (RFC 9110 §10.1.1).
     fn poll_continue(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.continues && self.read.is_empty() {
-            self.interim = CONTINUE;
+            self.interim.extend_from_slice(CONTINUE);
         }
         self.continues = false;
+        self.poll_interim(cx)
+    }
+
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.interim.is_empty() {
             let Some(stream) = &mut self.stream else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
-            let written = ready!(std::pin::Pin::new(&mut *stream).poll_write(cx, self.interim))?;
+            let written = ready!(std::pin::Pin::new(&mut *stream).poll_write(cx, &self.interim))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.interim = &self.interim[written.min(self.interim.len())..];
+            self.interim.drain(..written.min(self.interim.len()));
             if self.interim.is_empty() {
                 // Over TLS it may be waiting on this side; should it, reading on pushes it out.
                 let _ = std::pin::Pin::new(stream).poll_flush(cx)?;
@@ -280,4 +292,15 @@ impl Feed for Link {
             inner.abandoned = true;
         }
     }
+
+    /// Kept for the task, which writes it when the work for the answer waits. A client that does not take it misses it.
+    fn inform(&self, status: StatusCode, fields: &Fields) {
+        let interim = &mut self.inner.borrow_mut().interim;
+        if interim.len() < INTERIM_MAX {
+            encode::response_head(interim, status, None, fields, (Writing::Never, Persistence::Usual));
+        }
+    }
 }
+
+/// Bytes that wait to be said before an answer, beyond which nothing is added.
+const INTERIM_MAX: usize = 16 * 1024;

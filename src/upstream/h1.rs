@@ -26,6 +26,7 @@ use super::error::{BoxError, SendError, UpstreamBodyError};
 use super::idle::Idle;
 use super::io::{Io, Upgraded};
 use super::response::Answering;
+use super::spec::Interim;
 use super::tally::Tally;
 use crate::http::Request;
 use crate::http::{self as codec, Extensions, ResponseHead};
@@ -113,6 +114,7 @@ where
         self: &Rc<Self>,
         req: &mut Request<B>,
         reused: bool,
+        interim: Option<&dyn Interim>,
     ) -> impl Future<Output = Result<ResponseHead, Failed>> {
         let mut begun = false;
         let method = req.method.clone();
@@ -128,7 +130,7 @@ where
                     return Poll::Pending; // the socket was looked at before, and has not been polled since
                 }
             }
-            let head = ready!(state.poll_answer(&method, reused, cx)).map_err(Failed::Sent)?;
+            let head = ready!(state.poll_answer((&method, interim), reused, cx)).map_err(Failed::Sent)?;
             self.rests.set(is_bodiless(&method, head.status));
             self.answered(state, &head);
             Poll::Ready(Ok(head))

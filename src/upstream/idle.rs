@@ -439,7 +439,7 @@ mod tests {
             let (conn, _age) = idle.pop(now(), true).expect("still looks alive");
             let body = RequestBody::Full(Bytes::from_static(b"1"));
             let mut req = Request::from(http::Request::post("/pay").body(body).expect("a request"));
-            let Err(Failed::NeverWritten) = conn.send(&mut req, true).await else { panic!("not given back") };
+            let Err(Failed::NeverWritten) = conn.send(&mut req, true, None).await else { panic!("not given back") };
             assert!(matches!(&req.body, RequestBody::Full(body) if body == "1"));
         });
     }

@@ -9,8 +9,8 @@
 //! Reading order: [`Pool`] (`pool`), its two halves (`h1` with `idle`, `h2`), what comes back (`response`), how sockets are opened
 //! (`connect`, `io`, `resolve`, `tls`), then [`probe`].
 //!
-//! HTTP/1.1 is our own codec, HTTP/2 is hyper's. Informational answers but 101 are skipped, so 100 and 103 from the app
-//! do not travel further.
+//! HTTP/1.1 is our own codec, HTTP/2 is hyper's. Informational answers of HTTP/1.1 apps are told to whoever sends
+//! ([`Interim`]), but for 100; those over HTTP/2 are skipped.
 
 pub mod clock;
 mod pool;
@@ -44,7 +44,7 @@ pub use error::{SendError, UpstreamBodyError, UpstreamBodyProblem};
 pub use io::{Io, Upgraded};
 pub use pool::Pool;
 pub use response::UpstreamBody;
-pub use spec::{EndpointSpec, Protocol, SendHow};
+pub use spec::{EndpointSpec, Interim, Protocol, SendHow};
 pub use tally::Counts;
 pub use tls::{ClientTls, TlsProblem, TlsTrouble};
 

@@ -79,7 +79,7 @@ where
     pub async fn send(
         self: &Rc<Self>,
         req: &mut Request<B>,
-        how: SendHow,
+        how: SendHow<'_>,
     ) -> Result<Response<UpstreamBody>, SendError> {
         self.tend();
         match self.choose(req, how) {
@@ -92,7 +92,7 @@ where
         }
     }
 
-    fn choose(&self, req: &Request<B>, how: SendHow) -> Choice {
+    fn choose(&self, req: &Request<B>, how: SendHow<'_>) -> Choice {
         let plain = self.spec.tls.is_none();
         match self.spec.protocol {
             Protocol::Http1 => Choice::Http1,
@@ -109,7 +109,7 @@ where
     async fn send_http1(
         self: &Rc<Self>,
         req: &mut Request<B>,
-        how: SendHow,
+        how: SendHow<'_>,
         mut opened: Option<Rc<Conn<B>>>,
     ) -> Result<Response<UpstreamBody>, SendError> {
         prepare::http1(req, &self.target);
@@ -131,7 +131,7 @@ where
                     }
                 }
             };
-            match conn.send(req, idle_for.is_some()).await {
+            match conn.send(req, idle_for.is_some(), how.interim).await {
                 Ok(head) => return Ok(self.answer_http1(head, conn, idle_for)),
                 Err(Failed::Sent(error)) => {
                     if let (Some(age), SendError::Reset { .. }) = (idle_for, &error) {
@@ -170,7 +170,7 @@ where
         Response { status: head.status, reason: head.reason, version: head.version, headers: head.headers, body }
     }
 
-    async fn send_http2(self: &Rc<Self>, req: &mut Request<B>, how: SendHow, alpn: Alpn) -> Sent<B> {
+    async fn send_http2(self: &Rc<Self>, req: &mut Request<B>, how: SendHow<'_>, alpn: Alpn) -> Sent<B> {
         for _ in 0..HTTP2_TRIES_MAX {
             let found = match self.streams.pick() {
                 Some(seat) => Ok(Found::Http2(seat)),
@@ -205,7 +205,7 @@ where
     }
 
     /// A stream on a connection that has room, opening one if need be; all waiting counts as connecting.
-    async fn seat(&self, how: SendHow, alpn: Alpn) -> Result<Found<B>, ConnectError> {
+    async fn seat(&self, how: SendHow<'_>, alpn: Alpn) -> Result<Found<B>, ConnectError> {
         let deadline = tokio::time::Instant::now() + how.connect_timeout;
         let failures = self.streams.failures();
         loop {
@@ -235,12 +235,12 @@ where
         }
     }
 
-    async fn open_http1(&self, how: SendHow) -> Result<Rc<Conn<B>>, ConnectError> {
+    async fn open_http1(&self, how: SendHow<'_>) -> Result<Rc<Conn<B>>, ConnectError> {
         let connected = self.connect(Alpn::Http1, how).await?;
         Ok(Conn::new(connected.io, &self.idle))
     }
 
-    async fn connect(&self, alpn: Alpn, how: SendHow) -> Result<Connected, ConnectError> {
+    async fn connect(&self, alpn: Alpn, how: SendHow<'_>) -> Result<Connected, ConnectError> {
         let tls = self.spec.tls.as_deref().map(|tls| (tls, alpn));
         let opening = async {
             match &self.place {

@@ -4,7 +4,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::tls::ClientTls;
+use crate::core::fields::Fields;
 use crate::core::units::Address;
 
 /// How an endpoint is spoken to.
@@ -49,9 +52,15 @@ impl Hash for EndpointSpec {
     }
 }
 
+/// Hears of the answers that come before the answer (1xx, RFC 9110 §15.2), but 100, which is between two neighbours,
+/// and 101, which is an answer. Over HTTP/2 none are heard of.
+pub trait Interim {
+    fn interim(&self, status: StatusCode, fields: Fields);
+}
+
 /// How one request is to be sent.
-#[derive(Clone, Copy, Debug)]
-pub struct SendHow {
+#[derive(Clone, Copy)]
+pub struct SendHow<'a> {
     /// DNS, TCP and TLS together.
     pub connect_timeout: Duration,
     /// HTTP/2 even where [`Protocol::Auto`] would choose HTTP/1.1 (gRPC).
@@ -60,4 +69,5 @@ pub struct SendHow {
     pub fresh: bool,
     /// The request may be sent twice. Others never take a connection that the app may be about to close.
     pub replayable: bool,
+    pub interim: Option<&'a dyn Interim>,
 }

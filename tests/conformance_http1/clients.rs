@@ -58,9 +58,9 @@ fn row_16_an_http_1_0_client_may_keep_its_connection() {
 }
 
 #[test]
-fn row_25_a_client_that_half_closes_is_one_that_left_today() {
-    // hyper takes the end of the client's bytes for the client's end; so do we, and say so in the docs. What must
-    // hold: no half answer, the app's connection is freed, nothing stays in flight.
+fn row_25_a_client_that_half_closes_has_left() {
+    // Unless it is told otherwise, below. What must hold: no half answer, the app's connection is freed, nothing stays
+    // in flight.
     let (app, told) = silent();
     let outrigger = Outrigger::before(&app, "");
     let mut client = Wire::connect(outrigger.web());
@@ -70,6 +70,43 @@ fn row_25_a_client_that_half_closes_is_one_that_left_today() {
     let (answer, end) = client.rest();
     assert_eq!((String::from_utf8_lossy(&answer).as_ref(), end), ("", End::Closed));
     assert_ne!(told.recv_timeout(DEADLINE).expect("the app's connection ends"), End::Deadline);
+    outrigger.idle();
+}
+
+#[test]
+fn row_25_a_client_that_half_closes_may_wait_for_its_answers() {
+    let (seen, may_answer) = mpsc::channel();
+    let may_answer = Mutex::new(may_answer);
+    let app = RawApp::start(move |mut conn| {
+        while conn.request().is_some() {
+            may_answer.lock().expect("one at a time").recv().expect("the client has ended its side");
+            conn.send(OK);
+        }
+    });
+    let listeners = "listeners: [{ name: web, address: \"127.0.0.1:0\", half_close: true }]\n";
+    let outrigger = Outrigger::before(&app, listeners);
+    for request in [
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    ] {
+        let mut client = Wire::connect(outrigger.web());
+        client.send(request);
+        client.half_close();
+        outrigger.status_until("it is in flight", |status| status["in_flight"] == 1);
+        for _ in 0..request.matches("Host").count() {
+            seen.send(()).expect("the app waits");
+            assert_eq!(client.response("GET").text(), "ok", "{request}");
+        }
+        assert_eq!(client.rest(), (Vec::new(), End::Closed));
+    }
+    // Half a body is never a whole one.
+    let mut client = Wire::connect(outrigger.web());
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel");
+    client.half_close();
+    let answer = client.response("POST");
+    assert_eq!((answer.status, answer.reason().as_str()), (400, "request_broken"));
+    assert_eq!(app.requests().len(), 4);
     outrigger.idle();
 }
 

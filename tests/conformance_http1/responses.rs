@@ -1,6 +1,9 @@
 //! Answers of apps that are malformed, cut short, or longer than they said: rows 17–23, and response splitting.
 //! What must hold: nothing that was not whole looks whole, and one answer's bytes are never another's.
 
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+
 use crate::support::app::OK;
 use crate::support::{BodyEnd, End, Outrigger, RawApp, Wire, wire};
 
@@ -221,20 +224,72 @@ fn row_22_a_cut_answer_has_its_fate() {
 }
 
 #[test]
-fn row_23_early_hints_are_dropped_today() {
-    // A documented limit of hyper's server: 1xx but 100 and 101 do not pass. The final answer must be intact.
-    let app = RawApp::answering(format!(
-        "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n{OK}"
-    ));
+fn row_23_early_hints_pass_while_the_app_still_works() {
+    let (seen, may_answer) = channel();
+    let may_answer = Mutex::new(may_answer);
+    let app = RawApp::start(move |mut conn| {
+        while conn.request().is_some() {
+            conn.send("HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nconnection: x-hop\r\nx-hop: 1\r\ncontent-length: 9\r\n\r\n");
+            // The answer waits until the client has the hint.
+            may_answer.lock().expect("one at a time").recv().expect("the client has it");
+            conn.send(OK);
+        }
+    });
     let outrigger = Outrigger::before(&app, "");
     let mut client = Wire::connect(outrigger.web());
     for _ in 0..2 {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.head().expect("the first").word(1), "102");
+        let hint = client.head().expect("the second");
+        assert_eq!((hint.word(1), hint.get("link"), hint.get("via")), ("103", Some("</a.css>"), Some("1.1 outrigger")));
+        assert_eq!((hint.get("x-hop"), hint.get("connection"), hint.get("content-length")), (None, None, None));
+        seen.send(()).expect("the app waits");
         let answer = client.response("GET");
         assert_eq!((answer.status, answer.interim.len(), answer.text().as_str()), (200, 0, "ok"));
         assert_eq!(answer.get("link"), None);
     }
     assert_eq!(app.connections(), 1);
+}
+
+#[test]
+fn early_hints_pass_while_the_client_still_sends() {
+    let app = RawApp::start(|mut conn| {
+        if conn.head().is_ok() {
+            conn.send("HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n");
+            if conn.exactly(5).is_ok() {
+                conn.send(OK);
+            }
+        }
+    });
+    let outrigger = Outrigger::before(&app, "");
+    let mut client = Wire::connect(outrigger.web());
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    let before: Vec<String> = (0..2).map(|_| client.head().expect("an interim answer").word(1).to_owned()).collect();
+    assert_eq!(before, ["100", "103"]);
+    client.send("hello");
+    assert_eq!(client.response("POST").status, 200);
+}
+
+#[test]
+fn early_hints_are_not_for_http_1_0() {
+    // RFC 9110 §15.2: a 1xx must not be sent to an HTTP/1.0 client.
+    let app = RawApp::answering(format!("HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n{OK}"));
+    let outrigger = Outrigger::before(&app, "");
+    let answer = wire::ask(outrigger.web(), "GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    assert_eq!((answer.status, answer.interim.len(), answer.text().as_str()), (200, 0, "ok"));
+}
+
+#[test]
+fn hints_without_number_or_end_are_bounded() {
+    let hint = format!("HTTP/1.1 103 Early Hints\r\nlink: <{}>\r\n\r\n", "x".repeat(8000));
+    // As many as are taken from an app, at once; and one more, which makes the answer a malformed one.
+    for (count, status) in [(64, 200), (65, 502)] {
+        let app = RawApp::answering(hint.repeat(count) + OK);
+        let outrigger = Outrigger::before(&app, ONE_TRY);
+        let answer = wire::get(outrigger.web(), "/");
+        assert_eq!(answer.status, status, "{count}");
+        assert!((2..=64).contains(&answer.interim.len()), "{count}: {}", answer.interim.len());
+    }
 }
 
 #[test]

@@ -15,6 +15,8 @@ pub struct Listener {
     /// Open connections on this listener, all workers together.
     pub connections_max: usize,
     pub connections_per_client_max: Option<usize>,
+    /// A client that has ended its sending side waits for its answer.
+    pub half_close: bool,
     /// Every request goes to this upstream, without routes.
     pub upstream: Option<String>,
     pub direction: Direction,

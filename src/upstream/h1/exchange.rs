@@ -4,7 +4,7 @@ use std::io;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::Method;
+use http::{Method, StatusCode};
 use http_body::{Body, Frame};
 use tokio::task::AbortHandle;
 
@@ -16,6 +16,7 @@ use crate::http::wire::{Outbound, Sending, Trouble, poll_fill};
 use crate::http::{self as codec, Extensions, Framing, HeadProblem, HeadReader, Piece, ResponseHead, Writing};
 use crate::upstream::error::{BoxError, SendError, UpstreamBodyError, UpstreamBodyProblem};
 use crate::upstream::io::Io;
+use crate::upstream::spec::Interim;
 
 pub(super) struct State<B> {
     /// `None` once closed or handed on.
@@ -40,6 +41,9 @@ pub(super) struct State<B> {
     pub(super) persists: bool,
     pub(super) interim: u32,
 }
+
+/// The method an answer is to, and who hears of what comes before it.
+type Asked<'a> = (&'a Method, Option<&'a dyn Interim>);
 
 /// How far a request's body has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,14 +158,14 @@ where
 
     pub(super) fn poll_answer(
         &mut self,
-        method: &Method,
+        asked: Asked<'_>,
         reused: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Result<ResponseHead, SendError>> {
         loop {
             let sent = if self.is_sent() { Sent::All } else { self.upload(cx)? };
             // Between two rounds the socket is read: a body that is always ready must not hide an early answer.
-            let answer = self.poll_head(method, reused, cx);
+            let answer = self.poll_head(asked, reused, cx);
             if answer.is_ready() || sent != Sent::Some {
                 return answer;
             }
@@ -170,16 +174,19 @@ where
 
     fn poll_head(
         &mut self,
-        method: &Method,
+        (method, interim): Asked<'_>,
         reused: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Result<ResponseHead, SendError>> {
         loop {
             match self.heads.response(&mut self.read, method) {
-                Ok(Some(head)) if head.status.is_informational() && head.status != 101 => {
+                Ok(Some(head)) if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS => {
                     self.interim += 1;
                     if self.interim > INTERIM_MAX {
                         return Poll::Ready(Err(bad(HeadProblem::Malformed)));
+                    }
+                    if let Some(interim) = interim.filter(|_| head.status != StatusCode::CONTINUE) {
+                        interim.interim(head.status, head.headers);
                     }
                     continue;
                 }

@@ -99,11 +99,17 @@ fn pool(address: Address) -> Rc<Pool> {
     Pool::new(spec(address, Protocol::Auto))
 }
 
-fn how() -> SendHow {
-    SendHow { connect_timeout: Duration::from_secs(5), want_http2: false, fresh: false, replayable: true }
+fn how() -> SendHow<'static> {
+    SendHow {
+        connect_timeout: Duration::from_secs(5),
+        want_http2: false,
+        fresh: false,
+        replayable: true,
+        interim: None,
+    }
 }
 
-fn once() -> SendHow {
+fn once() -> SendHow<'static> {
     SendHow { replayable: false, ..how() }
 }
 
