@@ -247,6 +247,7 @@ pub fn why(fate: &Value) -> String {
     );
     let reason = if word("reason").is_empty() { String::new() } else { format!(" Reason: {}.", word("reason")) };
     line(&mut out, &format!("{}{reason}", word("words")));
+    noted(&mut out, fate);
     out.push('\n');
     let at = fate["started"].as_f64().map(clock).unwrap_or_default();
     for (label, value) in [
@@ -269,6 +270,17 @@ pub fn why(fate: &Value) -> String {
         phases.iter().for_each(|(phase, time)| line(&mut out, &format!("  {phase:<12}{:>8}", milliseconds_of(time))));
     }
     out
+}
+
+/// What else is known of a request: each note once, though two attempts may have left the same.
+fn noted(out: &mut String, fate: &Value) {
+    let mut told: Vec<&str> = Vec::new();
+    for note in fate["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if !told.contains(&note) {
+            line(out, &format!("note: {note}"));
+            told.push(note);
+        }
+    }
 }
 
 fn attempts(out: &mut String, fate: &Value) {
@@ -406,7 +418,18 @@ last events
         assert!(text.starts_with("GET a.example/x: 200 in 31.2ms\nThe app answered"), "{text}");
         assert!(text.contains("  1  127.0.0.1:3000  0.10ms  0.20ms  connect_refused  new\n"), "{text}");
         assert!(text.contains("  2  127.0.0.1:3000  20.0ms  10.0ms  200              kept alive\n"), "{text}");
-        assert!(!text.contains("trace"), "{text}");
+        assert!(!text.contains("trace") && !text.contains("note"), "{text}");
+    }
+
+    #[test]
+    fn a_fate_tells_each_note_once() {
+        let text = why(&json!({
+            "method": "GET", "host": "a", "path": "/x", "status": 502, "words": "No endpoint took it.", "reason": "reset",
+            "seconds": 0.001, "notes": ["held for 2s while app did not listen", "b: too long", "b: too long"],
+        }));
+        let expected =
+            "No endpoint took it. Reason: reset.\nnote: held for 2s while app did not listen\nnote: b: too long\n\n";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

@@ -158,7 +158,11 @@ impl Run<'_> {
             let (endpoint, permit) = match self.choose(exchange, None, now) {
                 Ok(chosen) => chosen,
                 // The last attempt opened the breaker: the answer is what that attempt came to.
-                Err(refusal) => return previous.map_or(Err(refusal), Tried::into_answer),
+                Err(refusal) => {
+                    let Some(previous) = previous else { return Err(refusal) };
+                    exchange.notes.push(format!("a breaker of {} was open: no further attempt", self.upstream.name));
+                    return previous.into_answer();
+                }
             };
             drop(previous.take());
             let (tried, again) = self.once(exchange, endpoint, permit, request, &mut turn).await?;

@@ -26,6 +26,7 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 pub async fn wait(exchange: &mut Exchange, upstream: &Own<UpstreamPlan>) -> Result<(), Refusal> {
     let Some(params) = &upstream.hold else { return Ok(()) };
     let hold = &upstream.state.hold;
+    let held_before = exchange.held;
     let mut waited = false;
     while hold.is_away() {
         for endpoint in &upstream.endpoints {
@@ -49,7 +50,8 @@ pub async fn wait(exchange: &mut Exchange, upstream: &Own<UpstreamPlan>) -> Resu
     }
     if waited {
         hold.counts.resumed.fetch_add(1, Ordering::Relaxed);
-        exchange.notes.push(format!("held for {:.0?} while {} did not listen", exchange.held, upstream.name));
+        let held = exchange.held - held_before;
+        exchange.notes.push(format!("held for {held:.0?} while {} did not listen", upstream.name));
     }
     Ok(())
 }
@@ -57,10 +59,12 @@ pub async fn wait(exchange: &mut Exchange, upstream: &Own<UpstreamPlan>) -> Resu
 fn refuse(exchange: &mut Exchange, upstream: &UpstreamPlan, denied: Denied) -> Refusal {
     let counts = &upstream.state.hold.counts;
     let (counter, note) = match denied {
-        Denied::Full => (&counts.refused, "too many requests wait already"),
-        Denied::Gone => (&counts.refused, "it has ended"),
-        Denied::TooLong | Denied::Back if exchange.held.is_zero() => (&counts.refused, "it has been away for too long"),
-        Denied::TooLong | Denied::Back => (&counts.expired, "held in vain"),
+        Denied::Full => (&counts.refused, "too many requests wait already".to_owned()),
+        Denied::Gone => (&counts.refused, "it has ended".to_owned()),
+        Denied::TooLong | Denied::Back if exchange.held.is_zero() => {
+            (&counts.refused, "it has been away for too long".to_owned())
+        }
+        Denied::TooLong | Denied::Back => (&counts.expired, format!("held in vain for {:.0?}", exchange.held)),
     };
     counter.fetch_add(1, Ordering::Relaxed);
     exchange.notes.push(format!("{} does not listen: {note}", upstream.name));

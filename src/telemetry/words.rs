@@ -76,9 +76,9 @@ fn attempt_words(number: usize, attempt: &Attempt<'_>) -> String {
     format!("{number}. {endpoint} over {connection} ended {outcome}{status} after {took}")
 }
 
-/// A note begins small and ends without a full stop.
+/// A note begins small and ends without a full stop; one that tells somebody else's words may have them.
 fn sentence(note: &str) -> String {
-    let mut letters = note.chars();
+    let mut letters = note.trim_end_matches('.').chars();
     match letters.next() {
         Some(first) => format!("{}{}.", first.to_uppercase(), letters.as_str()),
         None => String::new(),
@@ -171,6 +171,13 @@ mod tests {
              2. 127.0.0.1:3000 over a new connection ended first_byte_timeout after 2.00 s. \
              100 % of the time (2.00 s) went to the phase `attempt`."
         );
+    }
+
+    #[test]
+    fn a_note_is_a_sentence_with_one_full_stop() {
+        let notes = ["held for 2s".to_owned(), "The head is not HTTP.".to_owned()];
+        let text = told(&RequestRecord { notes: &notes, ..record() });
+        assert!(text.ends_with(" ms. Held for 2s. The head is not HTTP."), "{text}");
     }
 
     #[test]

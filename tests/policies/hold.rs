@@ -46,8 +46,9 @@ fn requests_of_every_method_wait_for_the_app_and_reach_it_once() {
     for asked in waiting {
         let answer = asked.join().expect("an answer");
         assert_eq!(answer.status, 200);
-        let fate = outrigger.why(answer.get("x-request-id").expect("an id"));
-        assert!(fate["explanation"].as_str().expect("words").contains("while app did not listen"), "{fate:#}");
+        let told = outrigger.why_told(&answer);
+        let held = told.lines().any(|line| line.starts_with("note: held for ") && line.ends_with("app did not listen"));
+        assert!(held, "{told}");
     }
     assert_eq!(app.requests().len(), 2);
     assert_eq!(outrigger.metric("outrigger_hold_requests_total", "result=\"resumed\""), 2.0);
@@ -64,6 +65,8 @@ fn an_app_that_is_away_for_longer_is_refused_at_once_until_it_is_back() {
     let outrigger = before(address, "wait_max: 300ms");
     let answer = wire::get(outrigger.web(), "/");
     assert_eq!((answer.status, answer.reason().as_str()), (502, "connect_refused"));
+    let told = outrigger.why_told(&answer);
+    assert!(told.contains("\nnote: app does not listen: held in vain for "), "{told}");
     let began = Instant::now();
     for _ in 0..10 {
         assert_eq!(post(outrigger.web()).reason(), "connect_refused");

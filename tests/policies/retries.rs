@@ -70,10 +70,27 @@ fn a_spent_budget_stops_retries_and_says_so() {
     let answer = send(&outrigger, "GET", "");
     assert_eq!(answer.status, 503);
     assert!((5..=6).contains(&app.requests().len()), "{}", app.requests().len());
-    let fate = outrigger.why(answer.get("x-request-id").expect("an id"));
-    assert!(fate["explanation"].as_str().expect("words").contains("retry budget of app was spent"), "{fate:#}");
+    let told = outrigger.why_told(&answer);
+    assert_eq!(told.matches("\nnote: the retry budget of app was spent: no further attempt\n").count(), 1, "{told}");
     assert!(outrigger.metric("outrigger_retry_budget_refused_total", "upstream=\"app\"") >= 1.0);
     assert!(outrigger.metric("outrigger_retry_budget_granted_total", "upstream=\"app\"") >= 4.0);
+}
+
+#[test]
+fn an_attempt_that_opens_the_breaker_is_the_last_and_says_so() {
+    let app = failing(1000, "");
+    let address = app.address();
+    let upstream = format!("endpoints: [\"http://{address}\"], circuit_breaker: {{ consecutive_failures: 1 }}");
+    let outrigger =
+        Outrigger::run(config("", &format!("upstreams: {{ app: {{ {upstream} }} }}\nretry: {{ {FAST} }}\n")));
+    let answer = send(&outrigger, "GET", "");
+    assert_eq!((answer.status, answer.reason().as_str(), app.requests().len()), (502, "reset", 1));
+    let told = outrigger.why_told(&answer);
+    assert!(told.contains("\nnote: a breaker of app was open: no further attempt\n"), "{told}");
+    // Without an attempt the reason is the breaker itself.
+    let answer = send(&outrigger, "GET", "");
+    assert_eq!(answer.reason(), "breaker_open");
+    assert!(!outrigger.why_told(&answer).contains("note"));
 }
 
 #[test]

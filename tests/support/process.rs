@@ -296,6 +296,15 @@ impl Outrigger {
         })
     }
 
+    /// What `outrigger why` prints.
+    pub fn why_told(&self, answer: &Response) -> String {
+        let id = answer.get("x-request-id").expect("an id");
+        self.why(id);
+        let output = super::tools::outrigger(["why", id, "--admin", &self.address("admin").to_string()]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
     /// Resident memory, in bytes.
     pub fn memory(&self) -> usize {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("its /proc");
