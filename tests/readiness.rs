@@ -10,7 +10,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use support::postgres::{Postgres, free_port};
-use support::tools::{Running, have_tool};
+use support::tools::{self, Running, have_tool};
 use support::{Outrigger, RawApp, config, eventually};
 
 /// Before an app that does not matter, with these checks, asked often.
@@ -135,6 +135,22 @@ fn a_postgres_that_goes_and_comes_back_has_the_declared_effect() {
     let told = events(&outrigger, "startup");
     let kinds: Vec<&str> = told.iter().map(|words| words.split(':').next().unwrap_or_default()).collect();
     assert_eq!(kinds, ["failing", "well", "failing", "well"], "one event for each change: {told:?}");
+}
+
+#[test]
+fn the_health_check_tells_what_is_required_and_away() {
+    let outrigger = before(&[
+        "name: queue, tcp: \"127.0.0.1:1\", when: required".to_owned(),
+        "name: mail, tcp: \"127.0.0.1:1\"".to_owned(),
+    ]);
+    ["queue", "mail"].iter().for_each(|name| becomes(&outrigger, name, false));
+    let url = format!("http://{}", outrigger.address("ops"));
+    let output = tools::outrigger(["healthcheck", "--url", &url]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("/readyz answered 503: "), "{said}");
+    assert!(said.contains("queue (required): connection refused"), "{said}");
+    assert!(!said.contains("mail"), "it only degrades: {said}");
 }
 
 // Goal: a server cannot have this process compute for minutes. Method: a login that asks for 2^32 rounds.

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::Board;
 use super::switches::{self, Switch};
 use crate::core::breaker::State;
-use crate::core::dependency::Effect;
 use crate::plan::{EndpointPlan, LimitPlan, Plan, StorePlan, UpstreamPlan};
 use crate::proxy::{Shared, readiness};
 use crate::state::clock;
@@ -190,7 +189,7 @@ pub fn status(shared: &Shared, board: &Board) -> Status {
         service: plan.service.to_string(),
         ready: report.ready,
         stage: report.stage.to_owned(),
-        waiting_for: waiting_for(&report),
+        waiting_for: report.waiting_for,
         stores: plan.stores.iter().map(|store| self::store(store)).collect(),
         dependencies: report.dependencies.into_iter().map(dependency).collect(),
         switches: switches::told(&plan),
@@ -212,20 +211,6 @@ pub fn status(shared: &Shared, board: &Board) -> Status {
 
 fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
-}
-
-fn waiting_for(report: &readiness::Report) -> Vec<String> {
-    let failing = report.checks.iter().filter(|check| !check.ok);
-    let mut reasons: Vec<String> = failing.map(|check| format!("{}: {}", check.name, check.words)).collect();
-    for dependency in report.dependencies.iter().filter(|one| one.effect == Effect::NotReady) {
-        let words =
-            if dependency.ok.is_none() && dependency.words.is_empty() { "not asked yet" } else { &dependency.words };
-        reasons.push(format!("{} ({}): {words}", dependency.name, dependency.when));
-    }
-    if !report.started && reasons.is_empty() {
-        reasons.push("the app has not answered yet".to_owned());
-    }
-    reasons
 }
 
 fn config(shared: &Shared, plan: &Plan, facts: &super::Facts) -> Config {

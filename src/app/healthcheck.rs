@@ -42,14 +42,9 @@ pub async fn ask(question: &Question) -> Verdict {
         Ok(answer) if answer.status.is_success() => Verdict::yes("ok"),
         Ok(answer) => {
             let report = answer.json();
-            let failing: Vec<&str> = report["checks"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter(|check| check["ok"] == false)
-                .filter_map(|check| check["words"].as_str())
-                .collect();
-            let why = if failing.is_empty() { "no reason was given".to_owned() } else { failing.join("; ") };
+            let reasons = report["waiting_for"].as_array().into_iter().flatten();
+            let reasons: Vec<&str> = reasons.filter_map(|reason| reason.as_str()).collect();
+            let why = if reasons.is_empty() { "no reason was given".to_owned() } else { reasons.join("; ") };
             Verdict::no(format!("{} answered {}: {why}", question.path, answer.status.as_u16()))
         }
     }

@@ -1,6 +1,7 @@
 //! How a verb ends: an exit code, its words, and where they go.
 //!
-//! Exit codes are the same for every verb: 0 yes, 1 no (the check failed), 2 cannot (usage, file, no connection).
+//! Exit codes are the same for every verb: 0 yes, 1 no (the check failed), 2 cannot (usage, file, no connection);
+//! only to `healthcheck` nobody who answers is a no.
 //! An answer goes to standard output whatever it is; what prevented an answer goes to standard error.
 
 use std::io::{ErrorKind, Write};

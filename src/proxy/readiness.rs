@@ -25,6 +25,8 @@ pub struct Report {
     /// Ready, but without something the app would like to have.
     pub degraded: bool,
     pub stage: &'static str,
+    /// Why it is not ready, in plain words; empty when it is.
+    pub waiting_for: Vec<String>,
     pub checks: Vec<Check>,
     pub dependencies: Vec<Dependency>,
 }
@@ -62,16 +64,38 @@ pub fn report(plan: &Plan, states: &States) -> Report {
     let checks: Vec<Check> = inbound_upstreams(plan).into_iter().map(check).collect();
     let started = states.lifecycle.app_seen();
     let dependencies: Vec<Dependency> = plan.dependencies.iter().map(dependency).collect();
-    let well = dependencies.iter().all(|one| one.effect != Effect::NotReady) && checks.iter().all(|check| check.ok);
+    let waiting_for = waiting_for(stage, started, &checks, &dependencies);
     Report {
         live: stage < Stage::Cutting,
-        ready: stage == Stage::Serving && started && well,
+        ready: waiting_for.is_empty(),
         started,
         degraded: dependencies.iter().any(|one| one.effect == Effect::Degraded),
         stage: stage_word(stage),
+        waiting_for,
         checks,
         dependencies,
     }
+}
+
+/// Each thing that keeps it from being ready.
+fn waiting_for(stage: Stage, started: bool, checks: &[Check], dependencies: &[Dependency]) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if stage != Stage::Serving {
+        reasons.push(format!("Outrigger is {}", stage_word(stage)));
+    }
+    let failing = checks.iter().filter(|check| !check.ok);
+    reasons.extend(failing.map(|check| format!("{}: {}", check.name, check.words)));
+    for dependency in dependencies.iter().filter(|one| one.effect == Effect::NotReady) {
+        let words = match (dependency.ok, dependency.words.as_str()) {
+            (None, "") => "not asked yet",
+            (_, words) => words,
+        };
+        reasons.push(format!("{} ({}): {words}", dependency.name, dependency.when));
+    }
+    if !started && reasons.is_empty() {
+        reasons.push("the app has not answered yet".to_owned());
+    }
+    reasons
 }
 
 fn dependency(plan: &DependencyPlan) -> Dependency {

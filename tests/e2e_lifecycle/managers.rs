@@ -93,6 +93,9 @@ fn the_health_check_says_yes_no_or_cannot() {
     outrigger.terminate();
     outrigger.status_until("it drains", |status| status["stage"] != "serving");
     assert_eq!(check(&[]), Some(1), "not ready");
+    let output = tools::outrigger(["healthcheck", "--url", &url]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.starts_with("/readyz answered 503: Outrigger is draining"), "{said}");
     assert_eq!(check(&["--live"]), Some(0), "but alive");
     outrigger.terminate();
     outrigger.wait();
