@@ -167,6 +167,18 @@ fn hop_fields_of_answers_are_removed() {
 }
 
 #[test]
+fn a_trailer_field_lets_every_trailer_through_and_none_lets_none() {
+    for (trailer, passed) in [("Trailer: x-one\r\n", 2), ("", 0)] {
+        let app = RawApp::fine();
+        let outrigger = Outrigger::before(&app, "");
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{trailer}Transfer-Encoding: chunked\r\n\r\n");
+        let body = "2\r\nhi\r\n0\r\nx-one: 1\r\nx-two: 2\r\n\r\n";
+        assert_eq!(wire::ask(outrigger.web(), format!("{head}{body}")).status, 200);
+        assert_eq!(app.only_request().trailers.len(), passed, "{trailer}");
+    }
+}
+
+#[test]
 fn row_24_trailers_pass_both_ways() {
     let app = RawApp::answering(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum, x-more\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\nx-more: 2\r\n\r\n",
