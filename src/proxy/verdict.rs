@@ -111,14 +111,14 @@ fn judge_timer(refusal: Refusal, served: Duration, route: &RoutePlan) -> (Tried,
 fn judge_error(error: &SendError, exchange: &Exchange, route: &RoutePlan) -> (Tried, Verdict) {
     let retry = &route.retry;
     let unwritten = if retry.connect { Again::Unwritten } else { Again::No };
-    let missing = |problem| problem == ConnectProblem::UnixMissing;
     let holds = exchange.upstream.as_ref().is_some_and(|upstream| upstream.hold.is_some());
+    let nobody = if holds { Again::Refused } else { unwritten };
     let (refusal, again) = match error {
-        SendError::ConnectRefused { .. } if holds => (Refusal::ConnectRefused, Again::Refused),
-        SendError::ConnectFailed { cause, .. } if holds && missing(cause.problem) => {
-            (Refusal::ConnectFailed, Again::Refused)
+        SendError::ConnectRefused { .. } => (Refusal::ConnectRefused, nobody),
+        // Where the Unix socket is not there, nobody listens.
+        SendError::ConnectFailed { cause } if cause.problem == ConnectProblem::UnixMissing => {
+            (Refusal::ConnectRefused, nobody)
         }
-        SendError::ConnectRefused { .. } => (Refusal::ConnectRefused, unwritten),
         SendError::ConnectTimeout => (Refusal::ConnectTimeout, unwritten),
         SendError::ConnectFailed { .. } => (Refusal::ConnectFailed, unwritten),
         SendError::NeverWritten => (Refusal::Reset, Again::Fresh),

@@ -79,6 +79,21 @@ fn an_app_that_is_away_for_longer_is_refused_at_once_until_it_is_back() {
 }
 
 #[test]
+fn a_unix_socket_that_is_missing_is_an_app_that_does_not_listen() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = directory.path().join("app.sock");
+    for hold in ["wait_max: 100ms", "wait_max: 0s"] {
+        let upstreams =
+            format!("upstreams: {{ app: {{ endpoints: [\"unix:{}\"], hold: {{ {hold} }} }} }}\n", socket.display());
+        let outrigger = Outrigger::run(config("", &upstreams));
+        for which in ["first", "second"] {
+            let answer = wire::get(outrigger.web(), "/");
+            assert_eq!((answer.status, answer.reason().as_str()), (502, "connect_refused"), "{hold}: the {which}");
+        }
+    }
+}
+
+#[test]
 fn a_request_waits_no_longer_than_its_deadline() {
     let (address, _socket) = reserved();
     let outrigger = before(address, "wait_max: 60s");
