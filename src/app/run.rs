@@ -332,7 +332,7 @@ async fn stop_child(mut child: Child, patience: Duration, signals: &mut Signals)
     child.stop(APP_STOP_FORCED).await
 }
 
-/// The last line of the log, the journal, and the termination message.
+/// The report: to the log, as its last line unless a wrapped app has to be killed; to the journal, and as the termination message.
 fn tell(report: &DrainReport, shared: &Shared) {
     let DrainReport { finished, cut, forced, websockets_closed, duration } = *report;
     let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

@@ -99,6 +99,9 @@ fn an_app_that_ignores_sigterm_is_killed_at_the_second_signal() {
     outrigger.terminate();
     outrigger.wait();
     assert!(!std::path::Path::new(&format!("/proc/{app}")).exists(), "the app lives on");
+    let log = outrigger.stderr();
+    let place = |words: &str| log.find(words).unwrap_or_else(|| panic!("{words:?} is missing in\n{log}"));
+    assert!(place("drain report") < place("the app did not end after SIGTERM"), "{log}");
 }
 
 #[test]
