@@ -51,7 +51,6 @@ impl Checker<'_, '_> {
             self.problem("", "no upstream", "upstream: URL, or upstreams:", Some(hint));
         }
         self.names("readiness.checks", self.settings.dependencies.iter().map(|dependency| &dependency.name));
-        self.names("upstreams", self.settings.upstreams.iter().map(|upstream| &upstream.name));
     }
 
     fn names<'n>(&self, list: &str, names: impl Iterator<Item = &'n String>) {
@@ -318,8 +317,9 @@ impl Checker<'_, '_> {
             .collect();
         if let Err(problems) = Router::build(&rules) {
             for (place, problem) in problems {
-                let found = self.settings.routes[place].matches.path.clone();
-                self.problem(&format!("routes[{place}].match.path"), found, &problem.to_string(), None);
+                let path = &self.settings.routes[place].matches.path;
+                let found = problem.fault().map_or_else(|| path.clone(), |fault| format!("{path}, {fault}"));
+                self.problem(&format!("routes[{place}].match.path"), found, problem.expected(), None);
             }
         }
         let mut seen: HashMap<&RouteMatch, &Route> = HashMap::new();

@@ -15,15 +15,22 @@ use crate::core::units::Ratio;
 /// `upstream: URL`, or `upstreams:` by name.
 pub fn upstreams(root: &Map<'_, '_>) -> Vec<Upstream> {
     let short = root.value("upstream", "URL", "", "The short form: one upstream named app.", units::url);
-    let mut upstreams = Vec::new();
-    if let Some((address, tls, authority)) = short {
-        upstreams.push(Upstream { endpoints: vec![Endpoint { address, tls, authority }], ..plain("app") });
+    let named = root.named("upstreams", "The apps and services behind, by name.");
+    let twice = root.has("upstream") && named.iter().any(|(name, _)| name == SHORT);
+    if twice {
+        let hint = "`upstream: URL` is short for an upstream named app: move its URL to endpoints there".to_owned();
+        let found = "`upstream` and `upstreams.app`, which are the same one";
+        root.context.problem("upstream", root.at("upstream"), found, "one of the two", Some(hint));
     }
-    for (name, map) in root.named("upstreams", "The apps and services behind, by name.") {
-        upstreams.push(upstream(name, map));
-    }
-    upstreams
+    let short = short.filter(|_| !twice).map(|(address, tls, authority)| Upstream {
+        endpoints: vec![Endpoint { address, tls, authority }],
+        ..plain(SHORT)
+    });
+    short.into_iter().chain(named.into_iter().map(|(name, map)| upstream(name, map))).collect()
 }
+
+/// The name of the upstream that `upstream: URL` makes.
+const SHORT: &str = "app";
 
 fn plain(name: &str) -> Upstream {
     Upstream {

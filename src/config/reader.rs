@@ -145,6 +145,12 @@ impl<'c, 'n> Map<'c, 'n> {
         if self.context.describing() {
             return vec![(String::new(), Map::open(self.context, path, pattern, None))];
         }
+        let in_a_list = node.filter(|node| matches!(node.value, Value::List(_)));
+        if let Some(node) = in_a_list {
+            let hint = format!("without dashes, and each under its name: `{name}: {{ NAME: {{ \u{2026} }} }}`");
+            self.context.unreadable(&path, Some(node.at.clone()), "a list", "blocks of keys under names", Some(hint));
+            return Vec::new();
+        }
         let list = Map::open(self.context, path.clone(), pattern.clone(), node);
         let open = |(key, node): &'n (Key, Node)| {
             let path = format!("{path}.{}", key.name);

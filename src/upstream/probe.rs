@@ -24,6 +24,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{CertificateError, Error as TlsError, InvalidMessage};
 
 use super::connect::{Alpn, ConnectError, ConnectProblem, connect};
+use super::error::source;
 use super::tls::ClientTls;
 use crate::core::dependency::Statuses;
 use crate::core::units::Address;
@@ -210,6 +211,11 @@ impl Asked<'_> {
                 "not_http",
                 format!("{address} answered something that is not HTTP; is it the right port, or does it speak HTTPS?"),
             );
+        }
+        // What h2 itself has found wrong is what the peer says; nginx answers the preface with a 400 of HTTP/1.
+        if source::<h2::Error>(error).is_some_and(h2::Error::is_library) {
+            let hint = "does it speak only HTTP/1? then set `protocol: http1`, or leave it at auto";
+            return unhealthy("not_http2", format!("{address} does not speak HTTP/2 ({error}); {hint}"));
         }
         unhealthy("closed", format!("{address} accepted the connection and closed it without an answer ({error})"))
     }

@@ -20,18 +20,36 @@ pub enum RuleProblem {
     BadHost(String),
 }
 
+impl RuleProblem {
+    /// What is wrong with it, where what it should be does not say so by itself: "PATTERN, which …".
+    pub fn fault(&self) -> Option<String> {
+        match self {
+            RuleProblem::Unmatchable => Some("which is no request's path".to_owned()),
+            RuleProblem::ParameterTwice(name) => Some(format!("where the parameter {name} stands twice")),
+            RuleProblem::BadHost(host) => Some(format!("with the host {host}")),
+            RuleProblem::NotAbsolute | RuleProblem::StarInside | RuleProblem::BadParameter => None,
+        }
+    }
+
+    /// What the pattern should be.
+    pub fn expected(&self) -> &'static str {
+        match self {
+            RuleProblem::NotAbsolute => "a path that begins with /",
+            RuleProblem::Unmatchable => "a path with what is not ASCII escaped, and without %2F, %5C and hidden dots",
+            RuleProblem::StarInside => "* only as the whole last segment, as in /api/*",
+            RuleProblem::BadParameter => "a parameter that is a whole segment with a name, as in /users/{id}",
+            RuleProblem::ParameterTwice(_) => "parameters whose names differ",
+            RuleProblem::BadHost(_) => "a host without port: a.example or *.example",
+        }
+    }
+}
+
 impl fmt::Display for RuleProblem {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RuleProblem::NotAbsolute => out.write_str("the path must begin with /"),
-            RuleProblem::Unmatchable => {
-                out.write_str("no request has this path: escape what is not ASCII, without %2F, %5C and hidden dots")
-            }
-            RuleProblem::StarInside => out.write_str("* may only be the whole last segment, as in /api/*"),
-            RuleProblem::BadParameter => out.write_str("a parameter is a whole segment with a name, as in /users/{id}"),
-            RuleProblem::ParameterTwice(name) => write!(out, "the parameter {name} stands twice"),
-            RuleProblem::BadHost(host) => write!(out, "{host} is no host: a.example or *.example, without a port"),
+        if let Some(fault) = self.fault() {
+            write!(out, "a pattern {fault}; ")?;
         }
+        write!(out, "expected {}", self.expected())
     }
 }
 

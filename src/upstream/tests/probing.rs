@@ -100,7 +100,12 @@ fn an_http2_endpoint_is_checked_with_http2() {
             say(&mut stream, "HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n").await;
         })
         .await;
-        assert_eq!(probe::http2(&address, None, "x", "/", LONG).await.expect_err("HTTP/1.1").reason, "closed");
+        let unhealthy = probe::http2(&address, None, "x", "/", LONG).await.expect_err("HTTP/1.1");
+        assert_eq!(unhealthy.reason, "not_http2", "{unhealthy}");
+        assert!(unhealthy.words.contains("does not speak HTTP/2") && unhealthy.words.contains("protocol: http1"));
+        // Who says nothing at all has not shown what it speaks.
+        let (address, _app) = super::app(async |listener| drop(accept(&listener).await)).await;
+        assert_eq!(probe::http2(&address, None, "x", "/", LONG).await.expect_err("nothing").reason, "closed");
     });
 }
 
