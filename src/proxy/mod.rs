@@ -17,6 +17,7 @@ pub mod identify;
 pub mod inbound;
 mod links;
 mod local;
+mod max_forwards;
 mod permit;
 pub mod phase;
 pub mod rates;

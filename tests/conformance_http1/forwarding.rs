@@ -284,6 +284,27 @@ fn row_34_an_answer_without_a_date_gets_one() {
 }
 
 #[test]
+fn options_and_trace_go_as_far_as_they_may() {
+    let app = RawApp::fine();
+    let outrigger = Outrigger::before(&app, "");
+    for (method, left, status, then) in [
+        ("OPTIONS", "2", 200, Some("1")),
+        ("TRACE", "1", 200, Some("0")),
+        ("OPTIONS", "0", 200, None),
+        ("TRACE", "0", 405, None),
+    ] {
+        let before = app.requests().len();
+        let mut client = Wire::connect(outrigger.web());
+        client.send(format!("{method} /x HTTP/1.1\r\nHost: a\r\nMax-Forwards: {left}\r\n\r\n"));
+        let answer = client.response(method);
+        assert_eq!(answer.status, status, "{method} {left}");
+        assert_eq!(answer.get("allow").is_some(), status == 405, "{method} {left}");
+        let seen = app.requests().get(before).and_then(|request| request.get("max-forwards").map(str::to_owned));
+        assert_eq!(seen.as_deref(), then, "{method} {left}");
+    }
+}
+
+#[test]
 fn a_request_is_told_to_have_begun_before_the_app_had_it() {
     // Goal: the time of a request that outlasts the worker's house-keeping is not that of the house-keeping.
     let (tell, told) = channel();
