@@ -78,7 +78,7 @@ impl Ambiguity {
         match self {
             Ambiguity::LengthTwice => "Content-Length and Transfer-Encoding cannot both frame a body.",
             Ambiguity::LengthDiffers => "Content-Length must be one number.",
-            Ambiguity::TransferEncoding => "The only Transfer-Encoding understood is exactly chunked.",
+            Ambiguity::TransferEncoding => "The only Transfer-Encoding understood is chunked, alone and in HTTP/1.1.",
             Ambiguity::HostMissing => "A request needs a Host.",
             Ambiguity::HostRepeated => "A request may have only one Host.",
             Ambiguity::HostInvalid => "The Host is not a host name or address with an optional port.",
@@ -254,35 +254,47 @@ fn valid_host(host: Value<'_>) -> Result<&str, Ambiguity> {
 
 /// A registered name, an IPv4 address or a bracketed IPv6 address, and a port that is a number; no user information.
 fn is_authority(text: &str) -> bool {
-    let (host, port) = match text.rfind(':') {
-        Some(colon) if !text[colon..].contains(']') => (&text[..colon], &text[colon + 1..]),
-        Some(_) | None => (text, ""),
+    let name = name_length(text.as_bytes());
+    let (host_ok, rest) = match text.strip_prefix('[') {
+        Some(inner) => {
+            let Some((address, rest)) = inner.split_once(']') else { return false };
+            (address.parse::<std::net::Ipv6Addr>().is_ok(), rest.as_bytes())
+        }
+        None => ((1..=NAME_MAX).contains(&name), &text.as_bytes()[name..]),
     };
-    let digits = port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
-    let port_ok = port.is_empty() || (digits && port.parse::<u16>().is_ok());
-    let host_ok = match host.strip_prefix('[') {
-        Some(rest) => rest.strip_suffix(']').is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok()),
-        None => is_name(host),
-    };
-    host_ok && port_ok
+    host_ok && is_port(rest)
 }
 
-/// Letters, digits, `-`, `_` and `~` in labels between dots; one dot may end it. Percent escapes are not: no name that
-/// is looked up has them.
-fn is_name(host: &str) -> bool {
-    let mut previous = b'.';
-    for byte in host.bytes() {
-        let plain = match byte {
-            b'.' => previous != b'.',
-            _ => byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~'),
-        };
-        if !plain {
-            return false;
-        }
-        previous = byte;
-    }
-    (1..=NAME_MAX).contains(&host.len())
+/// Nothing, or a colon with a number, or with none (RFC 3986 §3.2.3).
+fn is_port(rest: &[u8]) -> bool {
+    let Some((colon, digits)) = rest.split_first() else { return true };
+    let number = digits.iter().try_fold(0u32, |number, digit| {
+        digit.is_ascii_digit().then(|| number.saturating_mul(10).saturating_add(u32::from(digit - b'0')))
+    });
+    *colon == b':' && digits.len() <= 5 && number.is_some_and(|number| number <= u32::from(u16::MAX))
 }
+
+/// Letters, digits, `-`, `_` and `~` in labels between dots, from the start; one dot may end it. Percent escapes are not:
+/// no name that is looked up has them.
+fn name_length(text: &[u8]) -> usize {
+    let mut previous = b'.';
+    let name = text.iter().take_while(|byte| {
+        let label = NAME[usize::from(**byte)] || (**byte == b'.' && previous != b'.');
+        previous = **byte;
+        label
+    });
+    name.count()
+}
+
+/// What a label is made of.
+const NAME: [bool; 256] = {
+    let (mut name, mut byte) = ([false; 256], 0u8);
+    while byte < 128 {
+        name[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~');
+        byte += 1;
+    }
+    name
+};
 
 /// Judges the head of the app's answer; the reason why it cannot be passed on. A Content-Length that is repeated with
 /// the same value is forgiven, because it can be read in one way only and a client would rather have its answer.
