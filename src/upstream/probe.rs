@@ -215,7 +215,7 @@ impl Asked<'_> {
         // What h2 itself has found wrong is what the peer says; nginx answers the preface with a 400 of HTTP/1.
         if source::<h2::Error>(error).is_some_and(h2::Error::is_library) {
             let hint = "does it speak only HTTP/1? then set `protocol: http1`, or leave it at auto";
-            return unhealthy("not_http2", format!("{address} does not speak HTTP/2 ({error}); {hint}"));
+            return unhealthy("not_http2", format!("{address} does not speak HTTP/2; {hint}"));
         }
         unhealthy("closed", format!("{address} accepted the connection and closed it without an answer ({error})"))
     }
