@@ -238,15 +238,108 @@ fn a_state_directory_that_cannot_be_is_refused_before_anything_starts() {
             assert!(words.contains("outrigger.yaml:8"), "the line: {words}");
         }
     }
+    // So is what only a try can tell; the try leaves nothing behind.
     with("/proc/outrigger");
+    for verb in [&["check", &named][..], &["run", "-c", &named]] {
+        let (code, out, err) = run(verb);
+        let words = out + &err;
+        assert_eq!(code, Some(2), "{verb:?}");
+        assert!(
+            words.contains("outrigger.yaml:8") && words.contains("/proc/outrigger cannot be written to"),
+            "{words}"
+        );
+        assert!(words.contains("leave it out") && !words.contains("listening"), "{words}");
+    }
+    with("made/below");
     assert_eq!(run(&["check", &named]).0, Some(0));
-    let (code, _, err) = run(&["run", "-c", &named]);
-    assert_eq!(code, Some(2));
-    assert!(
-        err.contains("state.directory: /proc/outrigger cannot be written to") && err.contains("leave it out"),
-        "{err}"
-    );
-    assert!(!err.contains("listening"), "{err}");
+    assert!(!directory.path().join("made").exists());
+}
+
+#[test]
+fn what_a_start_would_refuse_is_refused_by_check_and_by_a_reload() {
+    // Goal: no file is called good, or taken up, that ends the process at its next start. Method: each bad value is
+    // checked, reloaded and started with; the place, the value and what to do are told each time.
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("outrigger.yaml");
+    let named = file.display().to_string();
+    let good = configuration(directory.path(), app());
+    std::fs::write(&file, &good).unwrap();
+    std::fs::write(directory.path().join("occupied"), "").unwrap();
+    let running = Running::start(directory.path(), &[]);
+    let log = "telemetry: { access_log: { to: off } }";
+    let here = directory.path().display().to_string();
+    let (admin, long) = (format!("{here}/admin.sock"), format!("{here}/{}", "x".repeat(99 - here.len())));
+    let cases = [
+        (
+            log,
+            "telemetry: { access_log: { to: off }, traces: { otlp: \"localhost:4317\" } }",
+            4,
+            "write `http://localhost:4318`",
+        ),
+        (log, "telemetry: { access_log: { to: off }, traces: { otlp: \"https://-a\" } }", 4, "cannot be used"),
+        (log, "telemetry: { access_log: { to: /no/such/x.log } }", 4, "no directory /no/such"),
+        (log, &format!("telemetry: {{ access_log: {{ to: {here} }} }}"), 4, "is a directory"),
+        (log, &format!("telemetry: {{ access_log: {{ to: {here}/occupied/x.log }} }}"), 4, "ot a directory"),
+        ("drain: {", "state: { directory: /proc/outrigger }\ndrain: {", 7, "leave it out"),
+        (&admin, "/no/such/admin.sock", 6, "no directory /no/such"),
+        (&admin, &format!("{here}/occupied"), 6, "not a socket"),
+        (&admin, &long, 6, "at most 99 bytes"),
+    ];
+    for (from, to, line, told) in cases {
+        let bad = good.replace(from, to);
+        assert_ne!(bad, good, "{to}");
+        std::fs::write(&file, bad).unwrap();
+        for (verb, code) in
+            [(&["check", &named][..], 2), (&["reload", "--admin", &running.admin], 1), (&["run", "-c", &named], 2)]
+        {
+            let (said, out, err) = run(verb);
+            let words = out + &err;
+            assert_eq!(said, Some(code), "{verb:?} {to}: {words}");
+            let placed = words.contains(&format!("{named}:{line}:"));
+            assert!(placed && words.contains(told), "{verb:?} {to}: {words}");
+        }
+    }
+    std::fs::write(&file, &good).unwrap();
+    assert_eq!(running.ask(&["reload"]).0, Some(0));
+}
+
+#[test]
+fn what_this_user_may_not_write_is_found_by_check() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    // Root may write everywhere, so this runs as another where it can: a copy of the program, where all may read it.
+    let directory = tempfile::tempdir().unwrap();
+    let allow = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    allow(directory.path(), 0o755);
+    let program = directory.path().join("outrigger");
+    std::fs::copy(env!("CARGO_BIN_EXE_outrigger"), &program).unwrap();
+    let file = directory.path().join("a.yaml");
+    let closed = directory.path().join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::write(closed.join("old.log"), "").unwrap();
+    allow(&closed.join("old.log"), 0o444);
+    allow(&closed, 0o555);
+    let check = |more: &str| {
+        std::fs::write(&file, format!("upstream: http://127.0.0.1:1\n{more}\n")).unwrap();
+        let mut command = Command::new(&program);
+        command.arg("check").arg(&file);
+        if rustix::process::geteuid().is_root() {
+            command.uid(65_534).gid(65_534);
+        }
+        said(&command.output().unwrap())
+    };
+    for (more, path) in [
+        ("state: { directory: closed }", "state.directory"),
+        ("state: { directory: closed/below }", "state.directory"),
+        (&format!("telemetry: {{ access_log: {{ to: {}/x.log }} }}", closed.display()), "telemetry.access_log.to"),
+        (&format!("telemetry: {{ access_log: {{ to: {}/old.log }} }}", closed.display()), "telemetry.access_log.to"),
+        (&format!("ops: {{ address: \"unix:{}/x.sock\" }}", closed.display()), "ops.address"),
+    ] {
+        let (code, out, err) = check(more);
+        assert_eq!(code, Some(2), "{more}: {out}{err}");
+        assert!(out.contains(":2:") && out.contains(path) && out.contains("Permission denied"), "{more}: {out}");
+    }
+    assert_eq!(check("workers: 1").0, Some(0));
 }
 
 #[test]
