@@ -163,6 +163,70 @@ fn explain_names_the_route_the_lines_and_the_worst_case() {
 }
 
 #[test]
+fn explain_says_what_answers_before_the_route() {
+    // Goal: it says what a request would really meet. Method: a file with every switch, asked for what each one bars
+    // and for what it lets pass; exit code and words.
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.yaml");
+    let name = file.display().to_string();
+    let text = |maintenance: &str| {
+        format!(
+            "listeners:\n- {{ name: web, address: \"127.0.0.1:0\" }}\n\
+             - {{ name: plain, address: \"127.0.0.1:0\", redirect_to_https: {{ hosts: [shop.example], port: 8443 }} }}\n\
+             - {{ name: out, address: \"127.0.0.1:0\", upstream: app, direction: outbound }}\n\
+             upstreams: {{ app: {{ endpoints: [\"http://127.0.0.1:3000\"], circuit_breaker: {{ mode: off }} }} }}\n\
+             flags: {{ old: false, new: true }}\nmaintenance: {{ {maintenance} }}\ntrusted_proxies: [10.0.0.1]\nroutes:\n\
+             - {{ name: old, match: {{ path: /old }}, flag: old }}\n- {{ name: new, match: {{ path: /new }}, flag: new }}\n\
+             - {{ name: work, match: {{ path: /work }}, maintenance: on }}\n\
+             - {{ name: read, match: {{ path: /read }}, maintenance: read_only }}\n- {{ match: {{ path: \"/*\" }} }}\n"
+        )
+    };
+    std::fs::write(&file, text("mode: off")).unwrap();
+    let explain = |asked: &[&str]| {
+        let (code, out, err) = run(&[&["explain"], asked, &["-c", &name]].concat());
+        (code, out + &err)
+    };
+    let plain = |host: &'static str| ["GET", "/a?b=c", "--listener", "plain", "--host", host];
+    let through = [&plain("other.example")[..], &["--header", "x-forwarded-proto: https"]].concat();
+    for (asked, code, told) in [
+        (&["GET", "/old"][..], 1, &format!("503 route_disabled: the flag old is off ({name}:6)") as &str),
+        (&["GET", "/new"], 0, "route       new"),
+        (&["GET", "/work"], 1, &format!("503 maintenance: maintenance is on, of route work ({name}:12)")),
+        (&["POST", "/read"], 1, &format!("503 read_only: maintenance is read_only, of route read ({name}:13)")),
+        (&["GET", "/read"], 0, "route       read"),
+        (&["CONNECT", "/x"], 1, "405 connect_refused_here"),
+        (&["CONNECT", "a.example:443"], 1, "405 connect_refused_here"),
+        (&["GET", "/", "--host", "bad host"], 2, "\"bad host\" is not a host"),
+        (&["GET", "/", "--host", "shop.example:http"], 2, "with or without a port: shop.example.com"),
+        (&["GET", "/", "--header", "transfer-encoding: gzip"], 1, "501 transfer_encoding"),
+        (&plain("Shop.example:80"), 0, "308 to https://shop.example:8443/a?b=c"),
+        (&plain("other.example"), 1, "421 misdirected: listener plain redirects to HTTPS, and only for shop.example"),
+        (
+            &["GET", "/", "--listener", "plain"],
+            0,
+            "308 to https://HOST:8443/ for the hosts shop.example; 421 misdirected",
+        ),
+        (&["GET", "/.well-known/acme-challenge/x", "--listener", "plain"], 0, "upstream    app"),
+        (&through, 0, "upstream    app"),
+        (&["GET", "/"], 0, "3 times the load; no breaker ends that"),
+    ] {
+        let (found, words) = explain(asked);
+        assert_eq!(found, Some(code), "{asked:?}: {words}");
+        assert!(words.contains(told) && !words.contains("until its breaker"), "{asked:?}: {words}");
+    }
+    std::fs::write(&file, text("mode: read_only, allow: [10.0.0.0/8]")).unwrap();
+    let (code, words) = explain(&["POST", "/"]);
+    assert_eq!(code, Some(1), "{words}");
+    assert!(words.contains("503 read_only") && words.contains("of the service"), "{words}");
+    assert!(words.contains(&format!("({name}:7)")) && words.contains("clients of 10.0.0.0/8 pass"), "{words}");
+    assert_eq!(explain(&["GET", "/"]).0, Some(0));
+    assert_eq!(explain(&["POST", "/", "--listener", "out"]).0, Some(0), "the app may call others");
+    let (_, out, _) = run(&["explain", "GET", "/", "--listener", "plain", "-c", &name, "--output", "json"]);
+    let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(value["answer"].as_str().is_some_and(|answer| answer.starts_with("308 to")), "{value}");
+}
+
+#[test]
 fn what_is_not_running_is_a_cannot_with_advice() {
     let directory = tempfile::tempdir().unwrap();
     let admin = format!("unix:{}/admin.sock", directory.path().display());
