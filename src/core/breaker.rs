@@ -12,16 +12,22 @@
 //! frees its place, and one that does not come to an end loses its place to another: a half-open breaker cannot wait
 //! for ever for a result that never comes.
 //!
+//! Attempts of one request that fail one after the other are failures in a row, but `auto` wants five requests among
+//! them: two requests that were tried three times each say nothing of the others yet.
+//!
 //! What counts as a failure is the caller's to say, and a ticket must come back: whoever holds one keeps it in a guard
 //! whose drop records [`Outcome::Ignored`].
 
 mod change;
+mod run;
 
 use std::time::{Duration, Instant};
 
 use super::window::{Count, Volume, Window};
 
 pub use self::change::{Cause, Transition};
+pub use self::run::Consecutive;
+use self::run::Run;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Params {
@@ -42,28 +48,8 @@ pub struct Params {
     pub ramp: Duration,
 }
 
-/// How many failures in a row open it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Consecutive {
-    /// At least 5 and at least 1 % of the window's requests.
-    Auto,
-    /// At least 1, and 0 counts as 1.
-    Exactly(u32),
-}
-
-impl Consecutive {
-    fn limit(self, volume: &Volume) -> u32 {
-        match self {
-            Consecutive::Auto => ((volume.expected / AUTO_SHARE).ceil() as u32).max(AUTO_MIN),
-            Consecutive::Exactly(limit) => limit.max(1),
-        }
-    }
-}
-
 /// The longest open time whatever the parameters say, so that it can be added to any clock.
 const OPEN_FOR_LIMIT: Duration = Duration::from_secs(24 * 3600);
-const AUTO_MIN: u32 = 5;
-const AUTO_SHARE: f64 = 100.0;
 /// The share that passes when a ramp begins.
 const RAMP_SHARE_MIN: f64 = 0.1;
 /// A test request that has no result by then loses its place, unless the open time is shorter still.
@@ -77,6 +63,8 @@ pub enum Outcome {
     /// A success that took longer than a call may.
     Slow,
     Failure,
+    /// Another failure of a request that has failed before.
+    Repeated,
     /// It says nothing of the app: the client left, or the failure was ours.
     Ignored,
 }
@@ -128,8 +116,7 @@ pub enum Forced {
 pub struct Breaker {
     state: State,
     generation: u64,
-    /// In a row.
-    failures: u32,
+    run: Run,
     /// Times it opened without having closed in between.
     openings: u32,
     /// Requests of a ramp that are under way.
@@ -147,7 +134,7 @@ impl Default for Breaker {
         Breaker {
             state: State::Closed,
             generation: 0,
-            failures: 0,
+            run: Run::default(),
             openings: 0,
             ramping: 0,
             tested: None,
@@ -239,14 +226,14 @@ impl Breaker {
             }
             (State::HalfOpen { .. }, Outcome::Success | Outcome::Slow) => {
                 window.clear(now);
-                self.failures = 0;
+                self.run = Run::default();
                 if self.confirmed || params.ramp.is_zero() {
                     return Some(self.close(Cause::TestWell));
                 }
                 let until = now + params.ramp.min(OPEN_FOR_LIMIT);
                 Some(self.change(State::Ramp { since: now, until }, Cause::TestWell))
             }
-            (State::HalfOpen { .. }, Outcome::Failure) => {
+            (State::HalfOpen { .. }, Outcome::Failure | Outcome::Repeated) => {
                 let openings = self.openings.saturating_add(1);
                 Some(self.open(params, now, unit, |open_for| Cause::TestFailed { openings, open_for }))
             }
@@ -270,20 +257,20 @@ impl Breaker {
             Outcome::Ignored => return None,
             Outcome::Success => Count::Good,
             Outcome::Slow => Count::Slow,
-            Outcome::Failure => Count::Bad,
+            Outcome::Failure | Outcome::Repeated => Count::Bad,
         };
         window.count(what, params.window, now);
-        if what == Count::Bad {
-            self.failures = self.failures.saturating_add(1);
-        } else {
-            self.failures = 0;
+        match outcome {
+            Outcome::Failure => self.run.failed(1),
+            Outcome::Repeated => self.run.failed(0),
+            Outcome::Success | Outcome::Slow | Outcome::Ignored => self.run = Run::default(),
         }
         if what == Count::Good {
             return None;
         }
         let volume = window.volume(params.window, now);
-        let (limit, failures) = (params.consecutive.limit(&volume), self.failures);
-        if failures >= limit {
+        let (limit, failures) = (params.consecutive.limit(&volume), self.run.failures);
+        if failures >= limit && self.run.requests >= params.consecutive.requests() {
             return Some(self.open(params, now, unit, |open_for| Cause::InARow { failures, limit, open_for }));
         }
         if volume.total < params.volume_min.max(1) {
@@ -316,7 +303,7 @@ impl Breaker {
 
     /// Nothing has failed and everything passes.
     pub fn is_calm(&self) -> bool {
-        self.state == State::Closed && self.failures == 0
+        self.state == State::Closed && self.run.failures == 0
     }
 
     /// Holds a state by command until `until`, or goes back to closed and to its own judgement.
@@ -330,7 +317,7 @@ impl Breaker {
         if next == self.state {
             return None;
         }
-        (self.failures, self.openings) = (0, 0);
+        (self.run, self.openings) = (Run::default(), 0);
         Some(self.change(next, Cause::Command))
     }
 
@@ -355,7 +342,7 @@ impl Breaker {
         match self.state {
             State::Open { .. } | State::HalfOpen { .. } | State::Ramp { .. } => Some(self.close(Cause::CameBack)),
             State::Closed => {
-                self.failures = 0;
+                self.run = Run::default();
                 None
             }
             State::Forced(_) => None,
@@ -372,7 +359,7 @@ impl Breaker {
     }
 
     fn close(&mut self, cause: Cause) -> Transition {
-        (self.failures, self.openings) = (0, 0);
+        (self.run, self.openings) = (Run::default(), 0);
         self.change(State::Closed, cause)
     }
 
@@ -406,6 +393,23 @@ mod tests {
         ramp: Duration::from_secs(10),
     };
     const NANO: Duration = Duration::from_nanos(1);
+
+    #[test]
+    fn attempts_of_few_requests_are_no_outage() {
+        let few = [Outcome::Failure, Outcome::Repeated, Outcome::Repeated];
+        let mut held = Held::new(Params { consecutive: Consecutive::Auto, volume_min: 100, ..PARAMS });
+        for outcome in few.into_iter().cycle().take(12) {
+            assert_eq!(held.one(outcome), None, "four requests");
+        }
+        assert!(held.one(Outcome::Failure).is_some(), "the fifth");
+        let mut exact = Held::new(PARAMS);
+        assert!(few.into_iter().filter_map(|outcome| exact.one(outcome)).next().is_some(), "a number is exact");
+        let mut half_open = Held::new(PARAMS);
+        assert!(half_open.fail(3).is_some());
+        half_open.now += PARAMS.open_for_max;
+        assert!(half_open.one(Outcome::Repeated).is_some(), "a test that failed");
+        assert_eq!(half_open.breaker.state().label(), "open");
+    }
 
     /// A breaker as its adapter holds it.
     struct Held {
@@ -773,7 +777,7 @@ mod tests {
                 let volume = held.window.volume(held.params.window, held.now);
                 // The limit of `auto` grows and shrinks with traffic; it is looked at when a failure comes.
                 let exact = matches!(held.params.consecutive, Consecutive::Exactly(_));
-                let below = held.breaker.failures < held.params.consecutive.limit(&volume);
+                let below = held.breaker.run.failures < held.params.consecutive.limit(&volume);
                 assert!(below || !exact, "seed {seed}: it should be open");
             }
             State::Open { .. } => assert_eq!(current, 0, "seed {seed}: admitted while open"),
@@ -811,13 +815,13 @@ mod tests {
                 if !out.is_empty() && random.once_in(2) {
                     let ticket = out.swap_remove(random.below(out.len() as u64) as usize);
                     let late = ticket.generation != held.breaker.generation;
-                    let before = (held.breaker.state, held.breaker.failures, held.breaker.openings);
+                    let before = (held.breaker.state, held.breaker.run.failures, held.breaker.openings);
                     let outcomes =
                         [Outcome::Success, Outcome::Slow, Outcome::Failure, Outcome::Failure, Outcome::Ignored];
                     let change = held.record(ticket, random.pick(&outcomes));
                     if late {
                         assert_eq!(change, None, "seed {seed}");
-                        let after = (held.breaker.state, held.breaker.failures, held.breaker.openings);
+                        let after = (held.breaker.state, held.breaker.run.failures, held.breaker.openings);
                         assert_eq!(before, after, "seed {seed}");
                     }
                 }

@@ -6,6 +6,8 @@
 //! that a trusted hop quotes. When both kinds of chain are there, `X-Forwarded-For` counts, as most proxies write only
 //! that one; an operator whose proxy writes only `Forwarded` should have it remove the other.
 
+mod chain;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::Version;
@@ -48,13 +50,23 @@ pub fn client_address(peer: IpAddr, headers: &Fields, trusted: &dyn Fn(IpAddr) -
         trusted(hop)
     };
     if headers.contains("x-forwarded-for") {
-        let lines = headers.get_all("x-forwarded-for").rev();
-        let hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-        hops.take(HOPS_MAX).filter(|hop| !hop.is_empty()).map(address).all(&mut follow);
+        addresses(headers).all(&mut follow);
     } else {
-        forwarded_elements(headers).map(|element| address(&parameter(element?, b"for")?)).all(&mut follow);
+        element_addresses(headers).all(&mut follow);
     }
     client
+}
+
+/// The hops of `X-Forwarded-For` from the right; `None` for what is not an address.
+fn addresses(headers: &Fields) -> impl Iterator<Item = Option<IpAddr>> {
+    let lines = headers.get_all("x-forwarded-for").rev();
+    let hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    hops.take(HOPS_MAX).filter(|hop| !hop.is_empty()).map(address)
+}
+
+/// The same of `Forwarded`.
+fn element_addresses(headers: &Fields) -> impl Iterator<Item = Option<IpAddr>> {
+    forwarded_elements(headers).map(|element| address(&parameter(element?, b"for")?))
 }
 
 /// The elements of Forwarded from the right; `None` for a line that cannot be taken apart.
@@ -137,15 +149,15 @@ pub struct Hop<'a> {
     pub host: &'a str,
 }
 
-/// Writes this hop into the chain. A trusted peer's chain grows by it; an untrusted peer's is replaced, and whatever
-/// else it says of the client is dropped.
+/// Writes this hop into the chains. A trusted peer's grow by it, and where it has only one of the two the other is
+/// made of it, so that an app learns the same client from either; an untrusted peer's are replaced, and whatever else it
+/// says of the client is dropped.
 pub fn write(headers: &mut Fields, hop: &Hop<'_>) {
     drop_claims(headers, hop.peer_trusted);
-    let peer = Node::of(hop.peer);
-    let before = chain(headers, "x-forwarded-for", hop.peer_trusted);
-    headers.make(X_FORWARDED_FOR, &[&before, peer.as_bytes()]);
-    let before = chain(headers, "forwarded", hop.peer_trusted);
-    write_element(headers, &before, hop, &peer);
+    let (addresses, mut elements) = chain::before(headers, hop);
+    headers.make(X_FORWARDED_FOR, &[&addresses, Node::of(hop.peer).as_bytes()]);
+    chain::element(&mut elements, hop.peer, Some((hop.scheme, hop.host)));
+    headers.make("forwarded", &[&elements]);
     if !(hop.peer_trusted && headers.contains(X_FORWARDED_PROTO)) {
         headers.make(X_FORWARDED_PROTO, &[hop.scheme.as_bytes()]);
     }
@@ -262,35 +274,6 @@ fn is_claim(name: &[u8]) -> bool {
 fn is_spelling(name: &[u8], wanted: &str) -> bool {
     let plain = name.iter().map(|byte| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() });
     plain.eq(wanted.bytes())
-}
-
-/// What a believed chain says so far, with its comma.
-fn chain(headers: &Fields, name: &str, believed: bool) -> Vec<u8> {
-    let mut chain = Vec::new();
-    if !believed {
-        return chain;
-    }
-    for line in headers.get_all(name).filter(|line| !line.is_empty()) {
-        chain.extend_from_slice(line.as_bytes());
-        chain.extend_from_slice(b", ");
-    }
-    chain
-}
-
-/// `for=…;proto=…;host=…`, after what was said before; quoted where RFC 7239 §4 asks for it.
-fn write_element(headers: &mut Fields, before: &[u8], hop: &Hop<'_>, peer: &Node) {
-    let (open, close): (&[u8], &[u8]) = if hop.peer.to_canonical().is_ipv6() { (b"\"[", b"]\"") } else { (b"", b"") };
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    // A quote or a backslash would need an escape, and no host has one.
-    let (label, quote): (&[u8], &[u8]) = match hop.host {
-        host if host.is_empty() || host.contains(['"', '\\']) => (b"", b""),
-        host if host.bytes().all(token) => (b";host=", b""),
-        _ => (b";host=", b"\""),
-    };
-    let host = if label.is_empty() { "" } else { hop.host };
-    let (node, proto) = (peer.as_bytes(), hop.scheme.as_bytes());
-    let pieces = [before, b"for=", open, node, close, b";proto=", proto, label, quote, host.as_bytes(), quote];
-    headers.make("forwarded", &pieces);
 }
 
 /// An address as text, on the stack.

@@ -18,7 +18,7 @@ use super::hedge;
 use super::hold;
 use super::identify::write_trace;
 use super::local::Own;
-use super::permit::Permit;
+use super::permit::{Asked, Permit};
 use super::refusal::Refusal;
 use super::timers::Timers;
 use super::upload::{ClientBody, Upload, View};
@@ -282,16 +282,17 @@ impl Run<'_> {
         let Came { tried, verdict, served, ended, note } = came;
         exchange.notes.extend(note);
         exchange.turn = in_flight;
+        let asked = Asked { path: exchange.uri.path(), again: !exchange.attempts.is_empty() };
         if let Tried::Answer(response) = &tried {
             exchange.first_byte = Some(ended);
             if self.upgrade.is_none() && response.status == StatusCode::SWITCHING_PROTOCOLS {
                 let verdict = Verdict { answer: Outcome::Failure, label: "upgrade_failed", ..verdict };
-                permit.settle(&verdict, exchange.uri.path(), served, ended);
+                permit.settle(&verdict, asked, served, ended);
                 exchange.under_way.iter_mut().for_each(|record| record.outcome = verdict.label);
                 return Err(Refusal::UpgradeFailed);
             }
         }
-        permit.settle(&verdict, exchange.uri.path(), served, ended);
+        permit.settle(&verdict, asked, served, ended);
         if verdict.again == Again::Refused {
             hold::refused(&exchange.proxy, &self.upstream, endpoint);
         }

@@ -207,11 +207,6 @@ impl Exchange {
         self.deadline.saturating_duration_since(clock::now())
     }
 
-    /// Whether the answer is ours: the app has given none, or it is not passed on.
-    pub fn answers_itself(&self) -> bool {
-        self.first_byte.is_none() || !self.reason.is_empty()
-    }
-
     /// The answer is ours, for this reason.
     pub fn refused(&mut self, fate: Fate, reason: &'static str) {
         self.fate = fate;

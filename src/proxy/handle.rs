@@ -4,14 +4,16 @@ use std::borrow::Cow;
 use std::pin::pin;
 use std::rc::Rc;
 
-use http::Uri;
+use http::{Method, Uri};
 
 use super::body::{self, Body};
 use super::exchange::Exchange;
 use super::identify::Way;
 use super::refusal::Refusal;
 use super::upload::ClientBody;
-use super::{Peer, Proxy, admit, arrive, attempt, hold, identify, rates, readiness, redirect, respond, switches};
+use super::{
+    Peer, Proxy, admit, arrive, attempt, hold, identify, max_forwards, rates, readiness, redirect, respond, switches,
+};
 use crate::core::path::{self, PathProblem};
 use crate::core::{forwarded, framing};
 use crate::http::{Request, Response};
@@ -59,20 +61,16 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
     if forwarded::has_via_loop(&req.headers, PASSES_MAX) {
         return Err(Refusal::LoopDetected);
     }
+    if let Some(answer) = max_forwards::count(&req.method, &mut req.headers)? {
+        return Ok(answer);
+    }
     let plan = exchange.plan.clone();
     let listener = exchange.listener.clone().ok_or(Refusal::ListenerGone)?;
 
     // route
     let received = std::mem::take(&mut req.uri); // made again by `prepare`
     let normalised = normalise(&received, &listener)?;
-    if exchange.plan.health_on_listener
-        && let Some(answer) = readiness::answer(exchange, &req.method, &normalised)
-    {
-        return Ok(answer);
-    }
-    if let Some(https) = &listener.redirect_to_https
-        && let Some(answer) = redirect::to_https(https, exchange, &normalised)?
-    {
+    if let Some(answer) = by_listener(exchange, &listener, &req.method, &normalised)? {
         return Ok(answer);
     }
     let asked = (&req.method, &req.headers, received.query());
@@ -114,6 +112,24 @@ async fn serve(exchange: &mut Exchange, mut req: Request<ClientBody>) -> Result<
     let answered = attempt::forward(exchange, req, upgrade.as_deref()).await;
     admit::learn(exchange, &answered);
     respond::answer(exchange, answered?, upgrade)
+}
+
+/// What a listener answers without asking routes: probes, and the way to HTTPS.
+fn by_listener(
+    exchange: &mut Exchange,
+    listener: &ListenerPlan,
+    method: &Method,
+    path: &str,
+) -> Result<Option<Response<Body>>, Refusal> {
+    if exchange.plan.health_on_listener
+        && let Some(answer) = readiness::answer(exchange, method, path)
+    {
+        return Ok(Some(answer));
+    }
+    match &listener.redirect_to_https {
+        Some(https) => redirect::to_https(https, exchange, path),
+        None => Ok(None),
+    }
 }
 
 /// The path as routes see it.

@@ -8,6 +8,7 @@ pub mod attempt;
 pub mod body;
 pub mod choose;
 mod cut;
+mod date;
 pub mod exchange;
 pub mod handle;
 mod hedge;
@@ -16,6 +17,7 @@ pub mod identify;
 pub mod inbound;
 mod links;
 mod local;
+mod max_forwards;
 mod permit;
 pub mod phase;
 pub mod rates;
@@ -115,6 +117,7 @@ pub struct Proxy {
     told: RefCell<forwarded::Memory>,
     /// A wall time and the monotonic time it was read at: wall times in between are computed.
     anchor: Cell<(Instant, SystemTime)>,
+    dates: date::Dates,
 }
 
 impl Proxy {
@@ -133,6 +136,7 @@ impl Proxy {
             memory: RefCell::default(),
             told: RefCell::default(),
             anchor: Cell::new((clock::now(), clock::wall())),
+            dates: date::Dates::default(),
             shared,
         })
     }
@@ -192,10 +196,13 @@ impl Proxy {
         self.links.close();
     }
 
-    /// The wall time at `now`, right to the clock's drift since the last tick.
-    fn wall(&self, now: Instant) -> SystemTime {
+    /// The wall time at `at`, which may lie before the last tick; right to the clock's drift since then.
+    fn wall(&self, at: Instant) -> SystemTime {
         let (then, wall) = self.anchor.get();
-        wall + now.saturating_duration_since(then)
+        match at.checked_duration_since(then) {
+            Some(since) => wall + since,
+            None => wall.checked_sub(then.saturating_duration_since(at)).unwrap_or(wall),
+        }
     }
 
     /// The connections to an endpoint.

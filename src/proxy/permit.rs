@@ -13,6 +13,14 @@ use crate::plan::{RoutePlan, UpstreamPlan};
 use crate::state::breaker::{Admission, BreakerState};
 use crate::state::clock;
 
+/// What an attempt was for.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    pub path: &'a str,
+    /// The request has been tried before.
+    pub again: bool,
+}
+
 /// Dropped unsettled, it says nothing of the app and frees its places.
 pub struct Permit {
     upstream: Own<UpstreamPlan>,
@@ -64,31 +72,35 @@ impl Permit {
         }
     }
 
-    /// `served` is how long the app took once it had the whole request for `path`.
-    pub fn settle(&mut self, verdict: &Verdict, path: &str, served: Duration, now: Instant) {
+    /// `served` is how long the app took once it had the whole request.
+    pub fn settle(&mut self, verdict: &Verdict, asked: Asked<'_>, served: Duration, now: Instant) {
         let slow = self.upstream.breaker.as_ref().and_then(|plan| plan.slow).is_some_and(|limit| served >= limit);
         let answer = match verdict.answer {
             Outcome::Success if slow => Outcome::Slow,
             outcome => outcome,
         };
-        self.record(verdict.transport, answer, (verdict.label, Some(path)), now);
+        let again = |outcome| if asked.again && outcome == Outcome::Failure { Outcome::Repeated } else { outcome };
+        // Who could not be connected to has not been asked for anything.
+        let (of_endpoint, of_route) = (verdict.reached.then_some(asked.path), Some(asked.path));
+        self.record((again(verdict.transport), of_endpoint), (again(answer), of_route), verdict.label, now);
     }
 
+    /// For the endpoint and for the route: what it came to, and of what that may be the fault instead.
     fn record(
         &mut self,
-        transport: Outcome,
-        answer: Outcome,
-        (label, path): (&'static str, Option<&str>),
+        (transport, of_endpoint): (Outcome, Option<&str>),
+        (answer, of_route): (Outcome, Option<&str>),
+        label: &'static str,
         now: Instant,
     ) {
         let Some(plan) = &self.upstream.breaker else { return };
         let journal = &self.proxy.shared().states.journal;
         let endpoint = self.endpoint.take().and_then(|(index, held)| Some((self.upstream.endpoints.get(index)?, held)));
         if let Some((endpoint, held)) = endpoint {
-            endpoint.state.breaker.record(held, transport, (label, None), &plan.endpoint, journal, now);
+            endpoint.state.breaker.record(held, transport, (label, of_endpoint), &plan.endpoint, journal, now);
         }
         if let (Some(held), Some(breaker)) = (self.route.take(), &self.way.breaker) {
-            breaker.record(held, answer, (label, path), &plan.route, journal, now);
+            breaker.record(held, answer, (label, of_route), &plan.route, journal, now);
         }
     }
 }
@@ -96,7 +108,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.route.is_some() || self.endpoint.is_some() {
-            self.record(Outcome::Ignored, Outcome::Ignored, ("given up", None), clock::now());
+            self.record((Outcome::Ignored, None), (Outcome::Ignored, None), "given up", clock::now());
         }
     }
 }

@@ -15,6 +15,7 @@ use reasons::*;
 
 use super::body::Body;
 use super::exchange::Exchange;
+use super::max_forwards;
 use crate::core::framing::Ambiguity;
 use crate::http::HeadProblem;
 use crate::http::Response;
@@ -209,6 +210,8 @@ impl Refusal {
             && let Ok(value) = HeaderValue::from_str(allow)
         {
             headers.insert(header::ALLOW, value);
+        } else if self == Refusal::Ambiguous(Ambiguity::Connect) {
+            headers.insert(header::ALLOW, HeaderValue::from_static(max_forwards::ALLOW));
         }
         if self.ends_connection() && exchange.is_http1() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

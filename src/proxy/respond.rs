@@ -87,12 +87,9 @@ pub fn dress(exchange: &Exchange, response: &mut Response<Body>) {
             rates::tell(standing, route, fields);
         }
     }
-    // RFC 9110 §6.6.1, for what originates here; what the app answers is passed on as it is.
-    if exchange.answers_itself()
-        && !fields.contains("date")
-        && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(exchange.wall_now()))
-    {
-        fields.append("date", date);
+    // Whoever passes an answer on gives it a date, too, if it has none.
+    if !fields.contains("date") {
+        exchange.proxy.dates.write(fields, clock::now(), |at| exchange.proxy.wall(at));
     }
     let closing = exchange.proxy.shared().states.lifecycle.stage() >= Stage::Closing;
     if closing && exchange.is_http1() && response.status != StatusCode::SWITCHING_PROTOCOLS {

@@ -55,13 +55,15 @@ pub struct Verdict {
     /// The attempt's outcome in logs, metrics and `why`.
     pub label: &'static str,
     pub again: Again,
+    /// The app was asked: what came of it may be what this request asks for, and not the endpoint's fault.
+    pub reached: bool,
 }
 
 impl Verdict {
     /// Both as one, for what does not tell them apart.
     pub fn outcome(&self) -> Outcome {
         match (self.transport, self.answer) {
-            (Outcome::Failure, _) | (_, Outcome::Failure) => Outcome::Failure,
+            (Outcome::Failure | Outcome::Repeated, _) | (_, Outcome::Failure | Outcome::Repeated) => Outcome::Failure,
             (Outcome::Ignored, Outcome::Ignored) => Outcome::Ignored,
             (Outcome::Success | Outcome::Slow | Outcome::Ignored, _) => Outcome::Success,
         }
@@ -105,7 +107,7 @@ fn judge_timer(refusal: Refusal, served: Duration, route: &RoutePlan) -> (Tried,
     let clients = refusal == Refusal::RequestBodyTimeout;
     let apps = !clients && (refusal != Refusal::TotalTimeout || served >= route.timeouts.total / 2);
     let answer = if apps { Outcome::Failure } else { Outcome::Ignored };
-    (Tried::Failed(refusal), Verdict { transport: Outcome::Ignored, answer, label, again })
+    (Tried::Failed(refusal), Verdict { transport: Outcome::Ignored, answer, label, again, reached: true })
 }
 
 fn judge_error(error: &SendError, exchange: &Exchange, route: &RoutePlan) -> (Tried, Verdict) {
@@ -140,11 +142,18 @@ fn judge_error(error: &SendError, exchange: &Exchange, route: &RoutePlan) -> (Tr
         (Side::App, _) => Outcome::Failure,
     };
     tracing::debug!(upstream = exchange.upstream_name(), outcome = error.label(), "attempt failed: {error}");
-    failed(refusal, outcome, error.label(), again)
+    let reached = match error {
+        SendError::ConnectRefused { .. } | SendError::ConnectTimeout | SendError::ConnectFailed { .. } => false,
+        SendError::NeverWritten => false,
+        SendError::Reset { .. } | SendError::Canceled | SendError::BadResponse { .. } => true,
+        SendError::RequestBody { .. } => true,
+    };
+    let (tried, verdict) = failed(refusal, outcome, error.label(), again);
+    (tried, Verdict { reached, ..verdict })
 }
 
 fn failed(refusal: Refusal, transport: Outcome, label: &'static str, again: Again) -> (Tried, Verdict) {
-    (Tried::Failed(refusal), Verdict { transport, answer: Outcome::Ignored, label, again })
+    (Tried::Failed(refusal), Verdict { transport, answer: Outcome::Ignored, label, again, reached: true })
 }
 
 fn replay_if(condition: bool) -> Again {
@@ -173,6 +182,7 @@ fn judge_answer(response: Response<UpstreamBody>, exchange: &Exchange, route: &R
         answer: if trouble { Outcome::Failure } else { Outcome::Success },
         label: if unavailable { "grpc_unavailable" } else { "answered" },
         again,
+        reached: true,
     };
     (Tried::Answer(response), verdict)
 }

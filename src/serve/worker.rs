@@ -165,11 +165,16 @@ pub fn run(
     });
 }
 
-/// Three quarters of the file descriptors this process may have.
+/// Half of the file descriptors that this process may have, but for those it needs for itself: each client may come to
+/// need another one towards the app.
 fn connections_max() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    limit.and_then(|limit| usize::try_from(limit).ok()).map_or(usize::MAX, |limit| limit / 4 * 3)
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    (limit - DESCRIPTORS_KEPT.min(limit / 2)) / 2
 }
+
+/// For listeners, ops, admin, files and runtimes.
+const DESCRIPTORS_KEPT: usize = 64;
 
 async fn tick(worker: Rc<Worker>) {
     let mut every = interval(TICK);

@@ -75,7 +75,7 @@ impl BreakerState {
         let ticket = match (admission, outcome) {
             (Admission::Calm, Outcome::Ignored) => return,
             (Admission::Calm, Outcome::Success) => return self.window.count(Count::Good, params.window, now),
-            (Admission::Calm, Outcome::Slow | Outcome::Failure) => None,
+            (Admission::Calm, Outcome::Slow | Outcome::Failure | Outcome::Repeated) => None,
             (Admission::Ticket(ticket), _) => Some(ticket),
         };
         let mut breaker = lock(&self.breaker);
@@ -153,15 +153,15 @@ impl BreakerState {
     }
 }
 
-/// A failure of a target that fails by itself says nothing of the route.
+/// A failure of a target that fails by itself says nothing of the whole.
 fn scoped(scope: &mut Scope, target: u64, outcome: Outcome, now: Instant) -> Outcome {
     match outcome {
-        Outcome::Failure if scope.failed(target, now) => Outcome::Ignored,
+        Outcome::Failure | Outcome::Repeated if scope.failed(target, now) => Outcome::Ignored,
         Outcome::Success | Outcome::Slow => {
             scope.did_well(target, now);
             outcome
         }
-        Outcome::Failure | Outcome::Ignored => outcome,
+        Outcome::Failure | Outcome::Repeated | Outcome::Ignored => outcome,
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a request and an answer look like on the other side: rows 8, 9, 12, 14, 24, 32–34, and the fields of RFC 9110
 //! that a proxy writes.
 
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 use std::time::{Duration, SystemTime};
 
 use crate::support::app::OK;
@@ -263,21 +265,63 @@ fn row_34_the_date_is_the_apps() {
         RawApp::answering("HTTP/1.1 200 OK\r\nDate: Tue, 15 Nov 1994 08:12:31 GMT\r\nContent-Length: 2\r\n\r\nok");
     let outrigger = Outrigger::before(&app, "");
     assert_eq!(wire::get(outrigger.web(), "/").head.all("date"), ["Tue, 15 Nov 1994 08:12:31 GMT"]);
-    let app = RawApp::fine();
-    let outrigger = Outrigger::before(&app, "");
-    assert!(wire::get(outrigger.web(), "/").head.all("date").is_empty());
 }
 
 #[test]
-fn an_answer_of_our_own_says_when_it_was_made() {
-    let outrigger = Outrigger::before(&RawApp::fine(), "");
-    let mut client = Wire::connect(outrigger.web());
-    client.send(b"GET / HTTP/1.1\r\n\r\n");
-    let answer = client.response("GET");
-    assert_eq!(answer.status, 400);
-    let date = httpdate::parse_http_date(answer.get("date").expect("a date")).expect("an HTTP date");
-    let off = SystemTime::now().duration_since(date).expect("not in the future");
-    assert!(off < Duration::from_secs(60), "{off:?}");
+fn row_34_an_answer_without_a_date_gets_one() {
+    // RFC 9110 §6.6.1: the app's that are passed on, and our own.
+    let app = RawApp::fine();
+    let outrigger = Outrigger::before(&app, "");
+    for (request, status) in [("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200), ("GET / HTTP/1.1\r\n\r\n", 400)] {
+        let mut client = Wire::connect(outrigger.web());
+        client.send(request);
+        let answer = client.response("GET");
+        assert_eq!((answer.status, answer.head.all("date").len()), (status, 1));
+        let date = httpdate::parse_http_date(answer.get("date").expect("a date")).expect("an HTTP date");
+        let off = SystemTime::now().duration_since(date).expect("not in the future");
+        assert!(off < Duration::from_secs(60), "{off:?}");
+    }
+}
+
+#[test]
+fn options_and_trace_go_as_far_as_they_may() {
+    let app = RawApp::fine();
+    let outrigger = Outrigger::before(&app, "");
+    for (method, left, status, then) in [
+        ("OPTIONS", "2", 200, Some("1")),
+        ("TRACE", "1", 200, Some("0")),
+        ("OPTIONS", "0", 200, None),
+        ("TRACE", "0", 405, None),
+    ] {
+        let before = app.requests().len();
+        let mut client = Wire::connect(outrigger.web());
+        client.send(format!("{method} /x HTTP/1.1\r\nHost: a\r\nMax-Forwards: {left}\r\n\r\n"));
+        let answer = client.response(method);
+        assert_eq!(answer.status, status, "{method} {left}");
+        assert_eq!(answer.get("allow").is_some(), status == 405, "{method} {left}");
+        let seen = app.requests().get(before).and_then(|request| request.get("max-forwards").map(str::to_owned));
+        assert_eq!(seen.as_deref(), then, "{method} {left}");
+    }
+}
+
+#[test]
+fn a_request_is_told_to_have_begun_before_the_app_had_it() {
+    // Goal: the time of a request that outlasts the worker's house-keeping is not that of the house-keeping.
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let app = RawApp::start(move |mut conn| {
+        while conn.request().is_some() {
+            tell.lock().expect("lock").send(SystemTime::now()).expect("the test waits");
+            std::thread::sleep(Duration::from_millis(500)); // several rounds of it
+            conn.send(OK);
+        }
+    });
+    let outrigger = Outrigger::before(&app, "");
+    let answer = wire::get(outrigger.web(), "/");
+    let began = outrigger.why(answer.get("x-request-id").expect("an id"))["started"].as_f64().expect("seconds");
+    let had = told.recv().expect("a time").duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs_f64();
+    // The clocks are read at different moments.
+    assert!(began <= had + 0.05, "began {} s after the app had it", began - had);
 }
 
 #[test]

@@ -174,6 +174,8 @@ fn row_11_connect_is_refused() {
         let text = String::from_utf8_lossy(&answer);
         assert!(text.starts_with("HTTP/1.1 405") || text.starts_with("HTTP/1.1 400"), "{request:?}: {text}");
         assert!(!text.contains("HTTP/1.1 200"), "{request:?}: {text}");
+        // RFC 9110 §15.5.6
+        assert!(!text.starts_with("HTTP/1.1 405") || text.contains("\r\nallow: GET, "), "{request:?}: {text}");
     }
     assert!(app.untouched(), "{:?}", app.requests());
 }

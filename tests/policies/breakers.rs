@@ -184,3 +184,45 @@ fn one_address_that_fails_by_itself_closes_nothing_for_others() {
     }
     assert_eq!(outrigger.metric("outrigger_breaker_opened_total", "route=\"everything\""), 0.0);
 }
+
+#[test]
+fn a_few_requests_for_a_failing_address_close_nothing_though_each_is_tried_three_times() {
+    let app = app(&ill());
+    let outrigger = Outrigger::before(&app, "");
+    for _ in 0..20 {
+        assert_eq!(wire::get(outrigger.web(), "/good").status, 200);
+    }
+    for _ in 0..2 {
+        assert_eq!(wire::get(outrigger.web(), "/bad").status, 503);
+    }
+    assert_eq!(app.requests().iter().filter(|request| request.target() == "/bad").count(), 6);
+    assert_eq!(wire::get(outrigger.web(), "/good").status, 200);
+}
+
+#[test]
+fn an_address_that_ends_the_connection_closes_no_endpoint_for_others() {
+    // Goal: a request that makes the app close without an answer is not the endpoint's failure, however often it is
+    // sent, while others do well there.
+    let app = RawApp::start(|mut conn| {
+        while let Some(request) = conn.request() {
+            if request.target() != "/good" || !conn.send(OK) {
+                return;
+            }
+        }
+    });
+    let outrigger = Outrigger::before(&app, "");
+    for round in 0..60 {
+        assert_eq!(wire::get(outrigger.web(), "/good").status, 200, "round {round}");
+        for _ in 0..if round < 5 { 1 } else { 4 } {
+            assert_eq!(wire::get(outrigger.web(), "/bad").status, 502, "round {round}");
+        }
+    }
+    assert_eq!(outrigger.metric("outrigger_breaker_opened_total", "app"), 0.0);
+    // When everybody fails it opens as ever.
+    assert!(until(200, || wire::get(outrigger.web(), "/other").reason() == "breaker_open"), "it does not open");
+}
+
+/// Whether it is so within so many times of asking.
+fn until(times: usize, is_so: impl Fn() -> bool) -> bool {
+    (0..times).any(|_| is_so())
+}

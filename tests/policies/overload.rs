@@ -43,6 +43,33 @@ fn connections_above_the_cap_are_turned_away_and_ops_answers() {
 }
 
 #[test]
+fn with_few_descriptors_each_client_is_served_or_turned_away_and_ops_answers() {
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(gate);
+    let app = RawApp::start(move |mut conn| {
+        while conn.request().is_some() {
+            // Ends when the test lets go.
+            let _ = gate.lock().expect("lock").recv();
+            conn.send(crate::support::app::OK);
+        }
+    });
+    let outrigger = Launch::new(config(app.address(), "workers: 1\n")).through("ulimit -n 96; exec \"$@\"").start();
+    let mut clients = connect(&outrigger, 60);
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"); // to some of them the door is closed already
+    }
+    eventually("it is at its limit", || {
+        (outrigger.metric("outrigger_connections_closed_early_total", "file_descriptors") >= 36.0).then_some(())
+    });
+    assert_eq!((outrigger.ops("/readyz").status, outrigger.ops("/metrics").status), (200, 200));
+    drop(go);
+    let served = clients.iter_mut().filter_map(|client| client.try_response("GET").ok());
+    let statuses: Vec<u16> = served.map(|answer| answer.status).collect();
+    assert_eq!(statuses, [200; 24]);
+    assert!(!outrigger.stderr().contains("cannot accept"), "{}", outrigger.stderr());
+}
+
+#[test]
 fn when_memory_is_short_fewer_connections_are_let_in_and_never_none() {
     let app = RawApp::fine();
     let config = config(app.address(), "");
