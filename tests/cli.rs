@@ -163,6 +163,70 @@ fn explain_names_the_route_the_lines_and_the_worst_case() {
 }
 
 #[test]
+fn explain_says_what_answers_before_the_route() {
+    // Goal: it says what a request would really meet. Method: a file with every switch, asked for what each one bars
+    // and for what it lets pass; exit code and words.
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.yaml");
+    let name = file.display().to_string();
+    let text = |maintenance: &str| {
+        format!(
+            "listeners:\n- {{ name: web, address: \"127.0.0.1:0\" }}\n\
+             - {{ name: plain, address: \"127.0.0.1:0\", redirect_to_https: {{ hosts: [shop.example], port: 8443 }} }}\n\
+             - {{ name: out, address: \"127.0.0.1:0\", upstream: app, direction: outbound }}\n\
+             upstreams: {{ app: {{ endpoints: [\"http://127.0.0.1:3000\"], circuit_breaker: {{ mode: off }} }} }}\n\
+             flags: {{ old: false, new: true }}\nmaintenance: {{ {maintenance} }}\ntrusted_proxies: [10.0.0.1]\nroutes:\n\
+             - {{ name: old, match: {{ path: /old }}, flag: old }}\n- {{ name: new, match: {{ path: /new }}, flag: new }}\n\
+             - {{ name: work, match: {{ path: /work }}, maintenance: on }}\n\
+             - {{ name: read, match: {{ path: /read }}, maintenance: read_only }}\n- {{ match: {{ path: \"/*\" }} }}\n"
+        )
+    };
+    std::fs::write(&file, text("mode: off")).unwrap();
+    let explain = |asked: &[&str]| {
+        let (code, out, err) = run(&[&["explain"], asked, &["-c", &name]].concat());
+        (code, out + &err)
+    };
+    let plain = |host: &'static str| ["GET", "/a?b=c", "--listener", "plain", "--host", host];
+    let through = [&plain("other.example")[..], &["--header", "x-forwarded-proto: https"]].concat();
+    for (asked, code, told) in [
+        (&["GET", "/old"][..], 1, &format!("503 route_disabled: the flag old is off ({name}:6)") as &str),
+        (&["GET", "/new"], 0, "route       new"),
+        (&["GET", "/work"], 1, &format!("503 maintenance: maintenance is on, of route work ({name}:12)")),
+        (&["POST", "/read"], 1, &format!("503 read_only: maintenance is read_only, of route read ({name}:13)")),
+        (&["GET", "/read"], 0, "route       read"),
+        (&["CONNECT", "/x"], 1, "405 connect_refused_here"),
+        (&["CONNECT", "a.example:443"], 1, "405 connect_refused_here"),
+        (&["GET", "/", "--host", "bad host"], 2, "\"bad host\" is not a host"),
+        (&["GET", "/", "--host", "shop.example:http"], 2, "with or without a port: shop.example.com"),
+        (&["GET", "/", "--header", "transfer-encoding: gzip"], 1, "501 transfer_encoding"),
+        (&plain("Shop.example:80"), 0, "308 to https://shop.example:8443/a?b=c"),
+        (&plain("other.example"), 1, "421 misdirected: listener plain redirects to HTTPS, and only for shop.example"),
+        (
+            &["GET", "/", "--listener", "plain"],
+            0,
+            "308 to https://HOST:8443/ for the hosts shop.example; 421 misdirected",
+        ),
+        (&["GET", "/.well-known/acme-challenge/x", "--listener", "plain"], 0, "upstream    app"),
+        (&through, 0, "upstream    app"),
+        (&["GET", "/"], 0, "3 times the load; no breaker ends that"),
+    ] {
+        let (found, words) = explain(asked);
+        assert_eq!(found, Some(code), "{asked:?}: {words}");
+        assert!(words.contains(told) && !words.contains("until its breaker"), "{asked:?}: {words}");
+    }
+    std::fs::write(&file, text("mode: read_only, allow: [10.0.0.0/8]")).unwrap();
+    let (code, words) = explain(&["POST", "/"]);
+    assert_eq!(code, Some(1), "{words}");
+    assert!(words.contains("503 read_only") && words.contains("of the service"), "{words}");
+    assert!(words.contains(&format!("({name}:7)")) && words.contains("clients of 10.0.0.0/8 pass"), "{words}");
+    assert_eq!(explain(&["GET", "/"]).0, Some(0));
+    assert_eq!(explain(&["POST", "/", "--listener", "out"]).0, Some(0), "the app may call others");
+    let (_, out, _) = run(&["explain", "GET", "/", "--listener", "plain", "-c", &name, "--output", "json"]);
+    let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(value["answer"].as_str().is_some_and(|answer| answer.starts_with("308 to")), "{value}");
+}
+
+#[test]
 fn what_is_not_running_is_a_cannot_with_advice() {
     let directory = tempfile::tempdir().unwrap();
     let admin = format!("unix:{}/admin.sock", directory.path().display());
@@ -238,15 +302,108 @@ fn a_state_directory_that_cannot_be_is_refused_before_anything_starts() {
             assert!(words.contains("outrigger.yaml:8"), "the line: {words}");
         }
     }
+    // So is what only a try can tell; the try leaves nothing behind.
     with("/proc/outrigger");
+    for verb in [&["check", &named][..], &["run", "-c", &named]] {
+        let (code, out, err) = run(verb);
+        let words = out + &err;
+        assert_eq!(code, Some(2), "{verb:?}");
+        assert!(
+            words.contains("outrigger.yaml:8") && words.contains("/proc/outrigger cannot be written to"),
+            "{words}"
+        );
+        assert!(words.contains("leave it out") && !words.contains("listening"), "{words}");
+    }
+    with("made/below");
     assert_eq!(run(&["check", &named]).0, Some(0));
-    let (code, _, err) = run(&["run", "-c", &named]);
-    assert_eq!(code, Some(2));
-    assert!(
-        err.contains("state.directory: /proc/outrigger cannot be written to") && err.contains("leave it out"),
-        "{err}"
-    );
-    assert!(!err.contains("listening"), "{err}");
+    assert!(!directory.path().join("made").exists());
+}
+
+#[test]
+fn what_a_start_would_refuse_is_refused_by_check_and_by_a_reload() {
+    // Goal: no file is called good, or taken up, that ends the process at its next start. Method: each bad value is
+    // checked, reloaded and started with; the place, the value and what to do are told each time.
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("outrigger.yaml");
+    let named = file.display().to_string();
+    let good = configuration(directory.path(), app());
+    std::fs::write(&file, &good).unwrap();
+    std::fs::write(directory.path().join("occupied"), "").unwrap();
+    let running = Running::start(directory.path(), &[]);
+    let log = "telemetry: { access_log: { to: off } }";
+    let here = directory.path().display().to_string();
+    let (admin, long) = (format!("{here}/admin.sock"), format!("{here}/{}", "x".repeat(99 - here.len())));
+    let cases = [
+        (
+            log,
+            "telemetry: { access_log: { to: off }, traces: { otlp: \"localhost:4317\" } }",
+            4,
+            "write `http://localhost:4318`",
+        ),
+        (log, "telemetry: { access_log: { to: off }, traces: { otlp: \"https://-a\" } }", 4, "cannot be used"),
+        (log, "telemetry: { access_log: { to: /no/such/x.log } }", 4, "no directory /no/such"),
+        (log, &format!("telemetry: {{ access_log: {{ to: {here} }} }}"), 4, "is a directory"),
+        (log, &format!("telemetry: {{ access_log: {{ to: {here}/occupied/x.log }} }}"), 4, "ot a directory"),
+        ("drain: {", "state: { directory: /proc/outrigger }\ndrain: {", 7, "leave it out"),
+        (&admin, "/no/such/admin.sock", 6, "no directory /no/such"),
+        (&admin, &format!("{here}/occupied"), 6, "not a socket"),
+        (&admin, &long, 6, "at most 99 bytes"),
+    ];
+    for (from, to, line, told) in cases {
+        let bad = good.replace(from, to);
+        assert_ne!(bad, good, "{to}");
+        std::fs::write(&file, bad).unwrap();
+        for (verb, code) in
+            [(&["check", &named][..], 2), (&["reload", "--admin", &running.admin], 1), (&["run", "-c", &named], 2)]
+        {
+            let (said, out, err) = run(verb);
+            let words = out + &err;
+            assert_eq!(said, Some(code), "{verb:?} {to}: {words}");
+            let placed = words.contains(&format!("{named}:{line}:"));
+            assert!(placed && words.contains(told), "{verb:?} {to}: {words}");
+        }
+    }
+    std::fs::write(&file, &good).unwrap();
+    assert_eq!(running.ask(&["reload"]).0, Some(0));
+}
+
+#[test]
+fn what_this_user_may_not_write_is_found_by_check() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    // Root may write everywhere, so this runs as another where it can: a copy of the program, where all may read it.
+    let directory = tempfile::tempdir().unwrap();
+    let allow = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    allow(directory.path(), 0o755);
+    let program = directory.path().join("outrigger");
+    std::fs::copy(env!("CARGO_BIN_EXE_outrigger"), &program).unwrap();
+    let file = directory.path().join("a.yaml");
+    let closed = directory.path().join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::write(closed.join("old.log"), "").unwrap();
+    allow(&closed.join("old.log"), 0o444);
+    allow(&closed, 0o555);
+    let check = |more: &str| {
+        std::fs::write(&file, format!("upstream: http://127.0.0.1:1\n{more}\n")).unwrap();
+        let mut command = Command::new(&program);
+        command.arg("check").arg(&file);
+        if rustix::process::geteuid().is_root() {
+            command.uid(65_534).gid(65_534);
+        }
+        said(&command.output().unwrap())
+    };
+    for (more, path) in [
+        ("state: { directory: closed }", "state.directory"),
+        ("state: { directory: closed/below }", "state.directory"),
+        (&format!("telemetry: {{ access_log: {{ to: {}/x.log }} }}", closed.display()), "telemetry.access_log.to"),
+        (&format!("telemetry: {{ access_log: {{ to: {}/old.log }} }}", closed.display()), "telemetry.access_log.to"),
+        (&format!("ops: {{ address: \"unix:{}/x.sock\" }}", closed.display()), "ops.address"),
+    ] {
+        let (code, out, err) = check(more);
+        assert_eq!(code, Some(2), "{more}: {out}{err}");
+        assert!(out.contains(":2:") && out.contains(path) && out.contains("Permission denied"), "{more}: {out}");
+    }
+    assert_eq!(check("workers: 1").0, Some(0));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! `outrigger check FILE`: every problem of a file at once, and what it amounts to when there is none.
 //!
 //! It goes as far as it can without changing anything in the world: the file is read, checked, and compiled into a
-//! plan, so that what only shows there (a route that the tree refuses, an upstream's CA that is none) is a problem too.
-//! No port is bound and no connection made.
+//! plan, so that what only shows there (a route that the tree refuses, an upstream's CA that is none) is a problem too;
+//! and the places a start writes to are tried ([`super::trial`]). No port is bound and no connection made.
 
 use std::path::Path;
 
@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 
 use super::cli::Output;
 use super::options;
+use super::trial;
 use super::verdict::Verdict;
 use crate::config::settings::Settings;
-use crate::config::{self, Loaded};
+use crate::config::{self, Loaded, Problem};
 use crate::plan::ListenerPlan;
 use crate::plan::compile::{PlanProblem, compile};
 use crate::serve::tls;
@@ -22,17 +23,14 @@ use crate::telemetry::{Target, Telemetry};
 pub fn check(file: &Path, output: Output) -> Verdict {
     let loaded = match config::load_file(file) {
         Ok(loaded) => loaded,
-        Err(problems) => {
-            let texts = problems.iter().map(ToString::to_string).collect();
-            let values = problems.iter().map(|problem| serde_json::to_value(problem).unwrap_or_default()).collect();
-            return refused(file, output, texts, values);
-        }
+        Err(problems) => return refused(file, output, told(&problems)),
     };
-    let problems = compiled(&loaded);
+    let mut problems = told(&trial::problems(&loaded, None));
+    for PlanProblem { path, words } in compiled(&loaded) {
+        problems.push((format!("{path}: {words}"), json!({ "path": path, "found": words })));
+    }
     if !problems.is_empty() {
-        let texts = problems.iter().map(|problem| format!("{}: {}", problem.path, problem.words)).collect();
-        let values = problems.iter().map(|problem| json!({ "path": problem.path, "found": problem.words })).collect();
-        return refused(file, output, texts, values);
+        return refused(file, output, problems);
     }
     let notes: Vec<String> = loaded.notes.iter().map(ToString::to_string).collect();
     match output {
@@ -47,6 +45,11 @@ pub fn check(file: &Path, output: Output) -> Verdict {
             Verdict::yes(text)
         }
     }
+}
+
+/// Each problem as a text and as a value.
+fn told(problems: &[Problem]) -> Vec<(String, Value)> {
+    problems.iter().map(|problem| (problem.to_string(), serde_json::to_value(problem).unwrap_or_default())).collect()
 }
 
 /// What shows only when the plan is made. Nothing of it is kept.
@@ -76,8 +79,9 @@ fn certificates(loaded: &Loaded, listener: &ListenerPlan) -> Vec<PlanProblem> {
     tried.and_then(Result::err).unwrap_or_default().into_iter().map(problem).collect()
 }
 
-fn refused(file: &Path, output: Output, texts: Vec<String>, values: Vec<Value>) -> Verdict {
-    let count = texts.len();
+fn refused(file: &Path, output: Output, problems: Vec<(String, Value)>) -> Verdict {
+    let count = problems.len();
+    let (texts, values): (Vec<_>, Vec<_>) = problems.into_iter().unzip();
     if output == Output::Json {
         return Verdict::problems(json!({ "ok": false, "problems": values }).to_string());
     }

@@ -2,7 +2,9 @@
 //! the proxy uses; every value is shown with the line it came from, or `default`; and the worst case is worked out:
 //! how long a client may wait for an answer, and how many requests the app may see for one.
 
+mod ahead;
 mod retries;
+mod words;
 mod worst;
 
 use std::fmt::Write;
@@ -24,6 +26,8 @@ use crate::core::path::normalise;
 use crate::core::retry::may_replay;
 use crate::core::route::{Found, Router, Rule};
 use crate::core::units::Ratio;
+use crate::proxy::admit::host_only;
+use words::{matches, size, time};
 use worst::Worst;
 
 /// One value and where it came from.
@@ -38,6 +42,8 @@ struct Row {
 /// Everything there is to say.
 struct Explanation<'a> {
     listener: &'a Listener,
+    /// Given before any route is asked: the redirect to HTTPS.
+    answer: Option<String>,
     /// `None` for a listener that sends everything to one upstream.
     route: Option<(usize, &'a Route)>,
     upstream: Option<&'a Upstream>,
@@ -55,7 +61,7 @@ pub fn explain(args: &ExplainArgs) -> Verdict {
             return Verdict::cannot(texts.join("\n"));
         }
     };
-    match find(args, &loaded.settings) {
+    match find(args, &loaded) {
         Ok(explanation) => match args.output.output {
             Output::Text => Verdict::yes(text(args, &explanation, &loaded)),
             Output::Json => Verdict::yes(pretty(&explanation, &loaded)),
@@ -64,7 +70,8 @@ pub fn explain(args: &ExplainArgs) -> Verdict {
     }
 }
 
-fn find<'a>(args: &ExplainArgs, settings: &'a Settings) -> Result<Explanation<'a>, Verdict> {
+fn find<'a>(args: &ExplainArgs, loaded: &'a Loaded) -> Result<Explanation<'a>, Verdict> {
+    let settings = &loaded.settings;
     let cannot = |words: String| Verdict::cannot(words);
     let method = Method::from_bytes(args.method.to_ascii_uppercase().as_bytes())
         .map_err(|_| cannot(format!("\"{}\" is not a method", args.method)))?;
@@ -73,13 +80,26 @@ fn find<'a>(args: &ExplainArgs, settings: &'a Settings) -> Result<Explanation<'a
         Some((path, query)) => (path, Some(query)),
         None => (args.path.as_str(), None),
     };
-    if !path.starts_with('/') {
+    if !path.starts_with('/') && method != Method::CONNECT {
         return Err(cannot(format!("\"{path}\" is not a path; it begins with /")));
     }
+    ahead::head(&method, &args.path, args.host.as_deref(), &headers)?;
     let path = normalise(path)
         .map_err(|problem| Verdict::no(format!("refused with 400: the path can be read in two ways ({problem:?})")))?;
     let listener = listener(args.listener.as_deref(), settings).map_err(cannot)?;
+    let target = (&*path, args.path.as_str());
+    if let Some(answer) = ahead::https(listener, settings, args.host.as_deref(), target, &headers)? {
+        return Ok(Explanation {
+            listener,
+            answer: Some(answer),
+            route: None,
+            upstream: None,
+            rows: Vec::new(),
+            worst: None,
+        });
+    }
     if let Some(name) = &listener.upstream {
+        ahead::switches(loaded, listener, None, &method)?;
         let upstream = settings.upstreams.iter().find(|upstream| upstream.name == *name);
         return Ok(build(settings, listener, None, upstream, &method, &headers));
     }
@@ -89,9 +109,10 @@ fn find<'a>(args: &ExplainArgs, settings: &'a Settings) -> Result<Explanation<'a
             problems.iter().map(|(index, problem)| format!("routes[{index}]: {problem}")).collect();
         cannot(words.join("\n"))
     })?;
-    match router.find(args.host.as_deref().unwrap_or_default(), &path, &method, &headers, query) {
+    match router.find(host_only(args.host.as_deref().unwrap_or_default()), &path, &method, &headers, query) {
         Found::Route { index, .. } => {
             let route = &settings.routes[index];
+            ahead::switches(loaded, listener, Some((index, route)), &method)?;
             let upstream = match &route.action {
                 RouteAction::Forward { upstream, .. } => {
                     settings.upstreams.iter().find(|known| known.name == *upstream)
@@ -164,7 +185,7 @@ fn build<'a>(
         None => (&settings.defaults.timeouts, &settings.defaults.retry),
     };
     let Some(upstream) = upstream else {
-        return Explanation { listener, route, upstream: None, rows: Vec::new(), worst: None };
+        return Explanation { listener, answer: None, route, upstream: None, rows: Vec::new(), worst: None };
     };
     let replay = may_replay(method, headers);
     let mut rows = Rows { route: route.map(|(index, _)| index), rows: Vec::new() };
@@ -178,8 +199,14 @@ fn build<'a>(
     rows.retry(retry, replay, method);
     rows.limits(settings, route.map(|(_, route)| route), upstream);
     rows.upstream(upstream);
-    let worst = Some(Worst::of(timeouts, retry, replay));
-    Explanation { listener, route, upstream: Some(upstream), rows: rows.rows, worst }
+    let named = route.map_or(&[][..], |(_, route)| &route.rate_limits);
+    let mut stores = settings.rate_limits.iter().filter(|limit| named.contains(&limit.name)).filter_map(|limit| {
+        let store = &limit.shared.as_ref()?.store;
+        settings.stores.iter().find(|known| known.name == *store)
+    });
+    let store = stores.next().map_or(Duration::ZERO, |store| store.timeout);
+    let worst = Some(Worst::of(timeouts, retry, replay, upstream, store));
+    Explanation { listener, answer: None, route, upstream: Some(upstream), rows: rows.rows, worst }
 }
 
 struct Rows {
@@ -304,8 +331,12 @@ fn text(args: &ExplainArgs, found: &Explanation<'_>, loaded: &Loaded) -> String 
             let at = at.map_or("made by default".to_owned(), |at| format!("{}:{}", at.file, at.line));
             writeln!(out, "  route       {}, {}  ({at})", route.name, matches(&route.matches))
         }
+        None if found.answer.is_some() => Ok(()),
         None => writeln!(out, "  route       none: this listener sends everything to one upstream"),
     };
+    if let Some(answer) = &found.answer {
+        let _ = writeln!(out, "  answer      {answer}; no route and no app is asked");
+    }
     if let Some((_, Route { action: RouteAction::Redirect { to, status }, .. })) = found.route {
         let _ = writeln!(out, "  answer      {status} to {to}, without asking an app");
     }
@@ -336,46 +367,11 @@ fn pretty(found: &Explanation<'_>, loaded: &Loaded) -> String {
         .collect();
     let value = json!({
         "listener": found.listener.name,
+        "answer": found.answer,
         "route": found.route.map(|(_, route)| &route.name),
         "upstream": found.upstream.map(|upstream| &upstream.name),
         "settings": rows,
         "worst_case": found.worst.as_ref().map(Worst::to_json),
     });
     serde_json::to_string_pretty(&value).unwrap_or_default()
-}
-
-/// What a request must be like to get here.
-fn matches(matches: &RouteMatch) -> String {
-    let mut parts = vec![format!("path {}", matches.path)];
-    if !matches.hosts.is_empty() {
-        parts.push(format!("host {}", matches.hosts.join(" or ")));
-    }
-    if !matches.methods.is_empty() {
-        parts.push(matches.methods.join(" or "));
-    }
-    parts.extend(matches.headers.iter().map(|(name, value)| format!("header {name}: {value}")));
-    parts.extend(matches.query.iter().map(|(name, value)| format!("query {name}={value}")));
-    parts.join(", ")
-}
-
-/// In the unit an operator would type: `250ms`, `5s`, `1m`, `1.5s`.
-fn time(time: Duration) -> String {
-    let millis = time.as_millis();
-    match millis {
-        0 => "0s".to_owned(),
-        m if m % 3_600_000 == 0 => format!("{}h", m / 3_600_000),
-        m if m % 60_000 == 0 => format!("{}m", m / 60_000),
-        m if m % 1_000 == 0 => format!("{}s", m / 1_000),
-        m if m > 1_000 => format!("{}s", m as f64 / 1_000.0),
-        m => format!("{m}ms"),
-    }
-}
-
-/// `240B`, `64KiB`, `10MiB`.
-fn size(bytes: u64) -> String {
-    match bytes {
-        b if b >= 1 << 20 && b % (1 << 20) == 0 => format!("{}MiB", b >> 20),
-        b if b >= 1 << 10 && b % (1 << 10) == 0 => format!("{}KiB", b >> 10),
-        b => format!("{b}B"),
-    }
 }

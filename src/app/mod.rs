@@ -14,6 +14,7 @@ pub mod reload;
 pub mod wrap;
 
 mod kept;
+mod trial;
 mod watch;
 
 pub mod options;

@@ -9,6 +9,7 @@
 
 mod compare;
 mod files;
+mod read;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,11 +17,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use files::{compiled as compiled_files, listeners as listener_files, watched};
+use read::{load, read, tried, without_origins};
 
 use super::kept::{Found, Good, Kept};
 use super::watch::{self, Content, Watcher, Why};
 use crate::admin::{Board, Certificate, DiffAnswer, ReloadAnswer};
-use crate::config::{self, Loaded};
+use crate::config::Loaded;
 use crate::plan::Plan;
 use crate::plan::compile::compile;
 use crate::plan::diff::{Change, at_start, diff};
@@ -205,7 +207,7 @@ impl Reloader {
 
     fn read(&self) -> Result<Good, Vec<String>> {
         match &self.file {
-            Some(file) => read(file),
+            Some(file) => read(file, &self.running.loaded.settings),
             None => Err(vec!["there is no file to load again: it runs from --upstream".to_owned()]),
         }
     }
@@ -222,6 +224,7 @@ impl Reloader {
             Found::OnDisk { hash, text } => {
                 let file = self.file.clone().unwrap_or_else(|| PathBuf::from(format!("{hash}.yaml")));
                 let loaded = load(&text, &file.display().to_string(), file.parent().unwrap_or(Path::new(".")))?;
+                let loaded = tried(loaded, &self.running.loaded.settings)?;
                 if loaded.hash != hash {
                     let words = format!(
                         "the text of plan {hash} is kept, but a secret file has changed since, \
@@ -333,33 +336,6 @@ pub fn show(board: &Board, server: &Server) {
         facts.listeners.splice(0..0, listeners);
         facts.certificates = certificates;
     });
-}
-
-fn read(file: &Path) -> Result<Good, Vec<String>> {
-    let unreadable = |cause: &dyn std::fmt::Display| vec![format!("{} cannot be read: {cause}", file.display())];
-    // A pipe in its place would stop this thread, and with it probes and shutdown.
-    if !std::fs::metadata(file).map_err(|cause| unreadable(&cause))?.is_file() {
-        return Err(unreadable(&"not a regular file"));
-    }
-    let text = std::fs::read_to_string(file).map_err(|cause| unreadable(&cause))?;
-    if text.trim().is_empty() {
-        return Err(vec![format!("{} is empty: probably caught while it was being written", file.display())]);
-    }
-    let base = std::path::absolute(file).ok().and_then(|file| Some(file.parent()?.to_owned())).unwrap_or_default();
-    let loaded = load(&text, &file.display().to_string(), &base)?;
-    Ok(Good { loaded: Arc::new(loaded), text: Some(text) })
-}
-
-fn load(text: &str, name: &str, base: &Path) -> Result<Loaded, Vec<String>> {
-    config::load_text(text, name, base, &|variable| std::env::var(variable).ok())
-        .map(without_origins)
-        .map_err(|problems| problems.iter().map(ToString::to_string).collect())
-}
-
-/// Where each value was typed is for those who explain a file; what runs keeps several, and needs none of it.
-fn without_origins(mut loaded: Loaded) -> Loaded {
-    loaded.origins = config::Origins::default();
-    loaded
 }
 
 fn log_problem(error: TelemetryError) -> Vec<String> {

@@ -19,6 +19,7 @@ use super::options;
 use super::process::{self, Signal, Signals};
 use super::reload::{self, Asked, Reloader};
 use super::systemd::{self, Manager};
+use super::trial;
 use super::wrap::{self, Child, Ended};
 use crate::admin::{self, Board, Command, Door, DrainAnswer};
 use crate::config::Loaded;
@@ -128,6 +129,10 @@ impl Outrigger {
         let manager = Manager::from(&|name| std::env::var(name).ok());
         for note in &loaded.notes {
             tracing::warn!("{note}");
+        }
+        let problems = trial::problems(&loaded, None);
+        if !problems.is_empty() {
+            return Err(Cannot::new(problems.iter().map(ToString::to_string)));
         }
         Kept::try_directory(settings.state_directory.as_deref()).map_err(|words| Cannot::new([words]))?;
         let workers = options::workers(settings);

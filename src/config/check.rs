@@ -1,13 +1,14 @@
 //! What contradicts itself although every key alone is right.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
+
+mod unmeant;
 
 use super::context::Context;
 use super::known::{Known, Names};
-use super::settings::{ClientAuth, Direction, Retry, Route, RouteAction, RouteMatch, Settings, Timeouts};
+use super::settings::{ClientAuth, Direction, Retry, Route, RouteAction, Settings, Timeouts};
 use super::words::{listed, similar};
-use crate::core::route::{Router, Rule};
 use crate::core::units::Address;
 
 /// Reports every contradiction; `grace` is how long an orchestrator waits before it kills, if it says so.
@@ -18,6 +19,7 @@ pub fn check(settings: &Settings, context: &Context<'_>, grace: Option<Duration>
     checker.names("routes", settings.routes.iter().map(|route| &route.name));
     checker.listeners();
     checker.stores();
+    checker.endpoints();
     checker.addresses();
     checker.files();
     for (place, route) in settings.routes.iter().enumerate() {
@@ -215,7 +217,7 @@ impl Checker<'_, '_> {
                 }
             }
             RouteAction::Redirect { to, .. } if self.is_read(&format!("{path}.match.path")) => {
-                self.parameters(&format!("{path}.redirect.to"), to, &route.matches.path)
+                self.target(&format!("{path}.redirect.to"), to, &route.matches.path)
             }
             RouteAction::Redirect { .. } => {}
         }
@@ -250,22 +252,6 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn parameters(&self, at: &str, target: &str, path: &str) {
-        let mut rest = target;
-        while let Some((_, after)) = rest.split_once('{') {
-            let Some((name, tail)) = after.split_once('}') else { break };
-            if name != "*" && !path.contains(&format!("{{{name}}}")) {
-                self.problem(
-                    at,
-                    format!("{{{name}}}, which the path {path} does not have"),
-                    "parameters of the route's path",
-                    None,
-                );
-            }
-            rest = tail;
-        }
-    }
-
     /// Timers against each other, where the inner one was typed: an inherited one is simply cut short by the outer.
     fn times(&self, path: &str, timeouts: &Timeouts, retry: &Retry) {
         let key = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
@@ -278,6 +264,12 @@ impl Checker<'_, '_> {
             let found = format!("first_byte {:?} above total {:?}", timeouts.first_byte, timeouts.total);
             let hint = "the first-byte timer could never fire: lower it, or raise total".to_owned();
             self.problem(&key("timeouts.first_byte"), found, "a first_byte of at most total", Some(hint));
+        }
+        let grows = retry.backoff_base <= retry.backoff_max || !all_read(&["retry.backoff.base", "retry.backoff.max"]);
+        if !grows && typed("retry.backoff.base") {
+            let found = format!("base {:?} above max {:?}", retry.backoff_base, retry.backoff_max);
+            let hint = "the first wait would be cut short already: lower base, or raise max".to_owned();
+            self.problem(&key("retry.backoff.base"), found, "a base of at most max", Some(hint));
         }
         let alone = retry.attempts < 2 && all_read(&["retry.attempts", "retry.hedge.mode"]);
         if retry.hedge.after.is_some() && alone && typed("retry.hedge.mode") {
@@ -303,43 +295,6 @@ impl Checker<'_, '_> {
                 let hint =
                     "the last attempts could never end in time: lower per_try or attempts, or raise total".to_owned();
                 self.problem(&key(inner), found, "attempts that fit into total", Some(hint));
-            }
-        }
-    }
-
-    /// Routes the tree refuses, and routes that another one before them always takes.
-    fn rules(&self) {
-        let rules: Vec<Rule> = self
-            .settings
-            .routes
-            .iter()
-            .map(|route| Rule { path: route.matches.path.clone(), ..Rule::default() })
-            .collect();
-        if let Err(problems) = Router::build(&rules) {
-            for (place, problem) in problems {
-                let path = &self.settings.routes[place].matches.path;
-                let found = problem.fault().map_or_else(|| path.clone(), |fault| format!("{path}, {fault}"));
-                self.problem(&format!("routes[{place}].match.path"), found, problem.expected(), None);
-            }
-        }
-        let mut seen: HashMap<&RouteMatch, &Route> = HashMap::new();
-        // `routes[7].match.path` is a problem of the match of route 7.
-        let place = |path: &str| path.strip_prefix("routes[")?.split_once("].match")?.0.parse::<usize>().ok();
-        let told: HashSet<usize> =
-            self.context.problems.borrow().iter().filter_map(|problem| place(&problem.path)).collect();
-        for (place, route) in self.settings.routes.iter().enumerate() {
-            // A match with a problem of its own is not the one that was meant.
-            if told.contains(&place) {
-                continue;
-            }
-            if let Some(first) = seen.insert(&route.matches, route) {
-                let found = format!("the same match as {}, which stands before it", first.name);
-                self.problem(
-                    &format!("routes[{place}].match"),
-                    found,
-                    "a match of its own",
-                    Some("this route would never be taken".to_owned()),
-                );
             }
         }
     }

@@ -173,7 +173,11 @@ fn telemetry(map: Map<'_, '_>) -> (AccessLog, Traces) {
     redact.finish();
     log.finish();
     let spans = map.block("traces", "Trace context and spans.");
-    let otlp = spans.optional_text("otlp", "Base URL of an OTLP/HTTP collector; empty exports nothing.");
+    let doc = "Base URL of an OTLP/HTTP collector; empty exports nothing.";
+    let otlp = spans.value("otlp", "text", "", doc, |text| match text {
+        "" => Ok(None),
+        text => units::collector(text).map(Some),
+    });
     let sample = spans
         .ratio("sample", "10%", "Share of new traces that are sampled; a caller's decision is kept.")
         .unwrap_or(Ratio(0.1));
@@ -193,7 +197,7 @@ fn telemetry(map: Map<'_, '_>) -> (AccessLog, Traces) {
     map.finish();
     let log = AccessLog { to: to.unwrap_or(LogTarget::Stdout), format, sample_success, redact_query };
     let propagate_b3 = propagate.is_some_and(|formats| formats.contains(&true));
-    (log, Traces { otlp, sample, keep_slow, keep_errors, propagate_b3 })
+    (log, Traces { otlp: otlp.flatten(), sample, keep_slow, keep_errors, propagate_b3 })
 }
 
 fn ops(map: Map<'_, '_>) -> Address {

@@ -338,6 +338,7 @@ impl<'c, 'n> Map<'c, 'n> {
         let (map, path) = (self.open_below(name, node), self.below(name));
         let pairs = map.entries.iter().filter_map(|(key, node)| {
             let path = format!("{path}.{}", key.name);
+            self.context.origins.borrow_mut().insert(path.clone(), key.at.clone());
             let value = self.scalar(&path, node, |text| Ok(text.to_owned()), false)?;
             Some((key.name.clone(), value, key.at.clone()))
         });

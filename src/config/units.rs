@@ -16,6 +16,10 @@ pub const BYTE_RATE: Expected = "a rate of bytes: 240B/s, 10KiB/s";
 pub const RATIO: Expected = "a percentage from 0% to 100%";
 pub const ADDRESS: Expected = "an address: host:port, [ipv6]:port or unix:/path";
 pub const URL: Expected = "a URL: http://host:port, https://host or unix:/path";
+/// What the system takes (`sun_path` with its end).
+const SOCKET_PATH_MAX: usize = 107;
+/// OTLP over HTTP; its port is 4318 by custom, and 4317 that of gRPC.
+pub const COLLECTOR: Expected = "an http:// or https:// URL, such as http://localhost:4318";
 
 fn split(text: &str) -> (&str, &str) {
     let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
@@ -82,7 +86,11 @@ pub fn ratio(text: &str) -> Result<Ratio, Expected> {
 
 pub fn address(text: &str) -> Result<Address, Expected> {
     if let Some(path) = text.strip_prefix("unix:") {
-        return if path.starts_with('/') { Ok(Address::Unix(path.into())) } else { Err(ADDRESS) };
+        return match path.starts_with('/') {
+            true if path.len() > SOCKET_PATH_MAX => Err("a socket path of at most 107 bytes"),
+            true => Ok(Address::Unix(path.into())),
+            false => Err(ADDRESS),
+        };
     }
     let (host, port) = text.rsplit_once(':').ok_or(ADDRESS)?;
     let port = port.parse().map_err(|_| ADDRESS)?;
@@ -121,6 +129,22 @@ pub fn url(text: &str) -> Result<(Address, bool, String), Expected> {
     }
 }
 
+/// The base URL of an OTLP/HTTP collector.
+pub fn collector(text: &str) -> Result<String, Expected> {
+    let uri: http::Uri = text.parse().map_err(|_| COLLECTOR)?;
+    let origin = match (uri.scheme_str(), uri.authority()) {
+        (Some(scheme @ ("http" | "https")), Some(authority)) => format!("{scheme}://{authority}"),
+        (Some(_) | None, Some(_) | None) => return Err(COLLECTOR),
+    };
+    if origin.contains('@') {
+        return Err("a URL without a user; credentials are for OTEL_EXPORTER_OTLP_HEADERS");
+    }
+    if uri.query().is_some() || text.contains('#') {
+        return Err("a URL without a query: http://localhost:4318");
+    }
+    url(&origin).map(|_| text.to_owned()).map_err(|expected| if expected == URL { COLLECTOR } else { expected })
+}
+
 /// How people write the units of times, and ours.
 const TIMES: &[(&str, &[&str])] = &[
     ("ms", &["ms", "msec", "msecs", "millis", "millisecond", "milliseconds"]),
@@ -144,6 +168,9 @@ const PERIODS: &[(&str, &[&str])] = &[
 /// What to do about a quantity that is not written as this language writes it: how it would be, where that is certain.
 pub fn meant(text: &str, expected: Expected) -> Option<String> {
     let text = text.trim();
+    if expected == COLLECTOR {
+        return with_scheme(text);
+    }
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         let percent = expected.contains("percentage") && ratio(&format!("{text}%")).is_ok();
         let percent = percent.then(|| format!("write `{text}%`, if that is what it is"));
@@ -168,6 +195,16 @@ pub fn meant(text: &str, expected: Expected) -> Option<String> {
     written.filter(|written| written != text).map(|written| format!("write `{written}`"))
 }
 
+/// A collector's host and port want only their scheme, and the port that speaks HTTP.
+fn with_scheme(text: &str) -> Option<String> {
+    let url = format!("http://{}", text.strip_prefix("grpc://").unwrap_or(text));
+    collector(&url).ok()?;
+    Some(match url.strip_suffix(":4317") {
+        Some(host) => format!("write `{host}:4318`: spans are sent over HTTP, and 4317 is the port for gRPC"),
+        None => format!("write `{url}`"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,6 +225,32 @@ mod tests {
             assert_eq!(told(text, expected), "", "{text}");
         }
         assert_eq!(told("10 s", "true or false"), "");
+    }
+
+    #[test]
+    fn a_collector_is_an_http_url() {
+        for good in ["http://localhost:4318", "https://otel.example/base/", "http://[::1]:4318", "http://10.0.0.1"] {
+            assert_eq!(collector(good).as_deref(), Ok(good));
+        }
+        for (wrong, hint) in [
+            (
+                "localhost:4317",
+                "write `http://localhost:4318`: spans are sent over HTTP, and 4317 is the port for gRPC",
+            ),
+            ("grpc://otel:4317", "write `http://otel:4318`: spans are sent over HTTP, and 4317 is the port for gRPC"),
+            ("localhost:4318", "write `http://localhost:4318`"),
+            ("otel.example", "write `http://otel.example`"),
+            ("ftp://localhost", ""),
+            ("/v1/traces", ""),
+            ("http://", ""),
+        ] {
+            assert_eq!(collector(wrong), Err(COLLECTOR), "{wrong}");
+            assert_eq!(meant(wrong, COLLECTOR).unwrap_or_default(), hint, "{wrong}");
+        }
+        for wrong in ["http://u:p@localhost", "http://a:0", "http://a:99999", "http://a?x=1", "http://a#x", "http:// a"]
+        {
+            assert!(collector(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

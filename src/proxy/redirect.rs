@@ -12,7 +12,7 @@ use crate::http::Response;
 use crate::plan::{HttpsRedirect, Template};
 
 /// Where certificate authorities look for proofs of control, over plain HTTP (RFC 8555 §8.3).
-const ACME: &str = "/.well-known/acme-challenge/";
+pub const ACME: &str = "/.well-known/acme-challenge/";
 
 /// The redirect to HTTPS, unless the request came over HTTPS to a trusted proxy or is an ACME challenge.
 /// A host that is not configured is refused: a Location is never made from what a client claims (Host injection).

@@ -146,6 +146,11 @@ impl Outbox {
     }
 }
 
+/// Whether spans could be exported to this base URL, without asking anybody.
+pub fn try_collector(base: &str) -> Result<(), String> {
+    Collector::new(&endpoint(base)).map(drop).map_err(|cause| cause.to_string())
+}
+
 /// The signal's URL: the base with `/v1/traces`, unless it is named already.
 fn endpoint(base: &str) -> String {
     let base = base.trim_end_matches('/');

@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+pub use exporter::try_collector;
 pub use metrics::{RouteMetrics, UpstreamMetrics};
 pub use options::{Format, LogOptions, Options, Target, TelemetryError, TraceOptions};
 pub use prometheus::PrometheusWriter;

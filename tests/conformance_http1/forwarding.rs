@@ -387,12 +387,17 @@ fn two_parents_are_no_parent_and_lines_of_baggage_are_one_list() {
 
 #[test]
 fn a_loop_is_broken() {
-    // Outrigger in front of itself: the request must come back as 508, not run until something gives.
-    let probe = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = probe.local_addr().expect("its address").port();
-    drop(probe);
-    let listeners = format!("listeners: [{{ name: web, address: \"127.0.0.1:{port}\" }}]\n");
-    let outrigger = Outrigger::run(crate::support::config(format!("127.0.0.1:{port}"), &listeners));
+    // Two listeners in front of each other (one in front of itself is refused by `check`): the request must come back
+    // as 508, not run until something gives.
+    let probes = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let [web, back] = probes.map(|probe| probe.local_addr().expect("its address").port());
+    let ring = format!(
+        "listeners: [{{ name: web, address: \"127.0.0.1:{web}\", upstream: there }}, \
+         {{ name: back, address: \"127.0.0.1:{back}\", upstream: app }}]\n\
+         upstreams: {{ there: {{ endpoints: [\"http://127.0.0.1:{back}\"] }}, app: {{ endpoints: [\"http://127.0.0.1:{web}\"] }} }}\n\
+         routes: [{{ name: none, match: {{ path: /none }}, upstream: app }}]\n"
+    );
+    let outrigger = Outrigger::run(crate::support::config(format!("127.0.0.1:{web}"), &ring));
     let answer = wire::get(outrigger.web(), "/");
     assert_eq!((answer.status, answer.reason().as_str()), (508, "loop_detected"), "{}", answer.text());
     outrigger.idle();
