@@ -80,7 +80,7 @@ pub fn report(plan: &Plan, states: &States) -> Report {
 /// Each thing that keeps it from being ready.
 fn waiting_for(stage: Stage, started: bool, checks: &[Check], dependencies: &[Dependency]) -> Vec<String> {
     let mut reasons = Vec::new();
-    if stage != Stage::Serving {
+    if stage > Stage::Serving {
         reasons.push(format!("Outrigger is {}", stage_word(stage)));
     }
     let failing = checks.iter().filter(|check| !check.ok);
@@ -94,6 +94,9 @@ fn waiting_for(stage: Stage, started: bool, checks: &[Check], dependencies: &[De
     }
     if !started && reasons.is_empty() {
         reasons.push("the app has not answered yet".to_owned());
+    }
+    if stage < Stage::Serving && reasons.is_empty() {
+        reasons.push(format!("Outrigger is {}", stage_word(stage)));
     }
     reasons
 }
