@@ -68,10 +68,11 @@ fn hedges_are_no_more_than_their_share() {
     for _ in 0..100 {
         assert_eq!(wire::get(outrigger.web(), "/").status, 200);
     }
-    let second = app.requests().iter().filter(|request| request.get("x-request-attempt").is_some()).count();
-    assert!((9..=10).contains(&second), "{second}");
     let [won, lost, refused] = results(&outrigger);
-    assert!(won + lost == second as f64 && refused >= 89.0, "{won} {lost} {refused}");
+    assert!((9.0..=10.0).contains(&(won + lost)) && refused >= 89.0, "{won} {lost} {refused}");
+    // A second request that is overtaken and given up may go before the app has read it.
+    let second = app.requests().iter().filter(|request| request.get("x-request-attempt").is_some()).count();
+    assert!((1..=(won + lost) as usize).contains(&second), "{second} of {won} and {lost}");
 }
 
 #[test]
