@@ -255,19 +255,20 @@ impl Breaker {
     ) -> Option<Transition> {
         let what = match outcome {
             Outcome::Ignored => return None,
-            Outcome::Success => Count::Good,
+            Outcome::Success => {
+                window.count(Count::Good, params.window, now);
+                self.run = Run::default();
+                return None;
+            }
             Outcome::Slow => Count::Slow,
             Outcome::Failure | Outcome::Repeated => Count::Bad,
         };
         window.count(what, params.window, now);
-        match outcome {
-            Outcome::Failure => self.run.failed(1),
-            Outcome::Repeated => self.run.failed(0),
-            Outcome::Success | Outcome::Slow | Outcome::Ignored => self.run = Run::default(),
-        }
-        if what == Count::Good {
-            return None;
-        }
+        self.run = match outcome {
+            Outcome::Failure => self.run.and(1),
+            Outcome::Repeated => self.run.and(0),
+            Outcome::Success | Outcome::Slow | Outcome::Ignored => Run::default(),
+        };
         let volume = window.volume(params.window, now);
         let (limit, failures) = (params.consecutive.limit(&volume), self.run.failures);
         if failures >= limit && self.run.requests >= params.consecutive.requests() {

@@ -154,10 +154,12 @@ pub struct Hop<'a> {
 /// says of the client is dropped.
 pub fn write(headers: &mut Fields, hop: &Hop<'_>) {
     drop_claims(headers, hop.peer_trusted);
-    let (addresses, mut elements) = chain::before(headers, hop);
-    headers.make(X_FORWARDED_FOR, &[&addresses, Node::of(hop.peer).as_bytes()]);
-    chain::element(&mut elements, hop.peer, Some((hop.scheme, hop.host)));
-    headers.make("forwarded", &[&elements]);
+    let peer = Node::of(hop.peer);
+    let (addresses, elements) = chain::before(headers, hop);
+    headers.make(X_FORWARDED_FOR, &[&addresses, peer.as_bytes()]);
+    let mut pieces = [&elements[..]; 11];
+    pieces[1..].copy_from_slice(&chain::element(&peer, Some((hop.scheme, hop.host))));
+    headers.make("forwarded", &pieces);
     if !(hop.peer_trusted && headers.contains(X_FORWARDED_PROTO)) {
         headers.make(X_FORWARDED_PROTO, &[hop.scheme.as_bytes()]);
     }
@@ -318,6 +320,10 @@ impl Node {
 
     fn as_bytes(&self) -> &[u8] {
         &self.text[..self.len]
+    }
+
+    fn is_ipv6(&self) -> bool {
+        self.as_bytes().contains(&b':')
     }
 }
 

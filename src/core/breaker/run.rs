@@ -40,8 +40,8 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn failed(&mut self, requests: u32) {
-        self.failures = self.failures.saturating_add(1);
-        self.requests = self.requests.saturating_add(requests);
+    /// One more, of so many further requests.
+    pub(super) fn and(self, requests: u32) -> Run {
+        Run { failures: self.failures.saturating_add(1), requests: self.requests.saturating_add(requests) }
     }
 }

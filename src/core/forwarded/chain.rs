@@ -22,7 +22,8 @@ pub(super) fn before(headers: &Fields, hop: &Hop<'_>) -> (Vec<u8>, Vec<u8>) {
         // Scheme and host are the client's own: they are the first hop's.
         let mut first = Some((hop.scheme, told.unwrap_or(hop.host)));
         for address in known(addresses(headers)) {
-            element(&mut elements, address, first.take());
+            let node = Node::of(address);
+            element(&node, first.take()).into_iter().for_each(|piece| elements.extend_from_slice(piece));
             elements.extend_from_slice(b", ");
         }
     }
@@ -45,24 +46,21 @@ fn said(headers: &Fields, name: &str) -> Vec<u8> {
     chain
 }
 
-/// `for=…;proto=…;host=…`, quoted where RFC 7239 §4 asks for it; scheme and host where they are known.
-pub(super) fn element(out: &mut Vec<u8>, address: IpAddr, told: Option<(&str, &str)>) {
-    let (open, close): (&[u8], &[u8]) = if address.to_canonical().is_ipv6() { (b"\"[", b"]\"") } else { (b"", b"") };
-    for piece in [b"for=", open, Node::of(address).as_bytes(), close] {
-        out.extend_from_slice(piece);
-    }
-    let Some((scheme, host)) = told else { return };
-    out.extend_from_slice(b";proto=");
-    out.extend_from_slice(scheme.as_bytes());
-    // A quote or a backslash would need an escape, and no host has one.
-    if host.is_empty() || host.contains(['"', '\\']) {
-        return;
-    }
+/// The pieces of `for=…;proto=…;host=…`, quoted where RFC 7239 §4 asks for it; scheme and host where they are known.
+pub(super) fn element<'a>(node: &'a Node, told: Option<(&'a str, &'a str)>) -> [&'a [u8]; 10] {
+    let (open, close): (&[u8], &[u8]) = if node.is_ipv6() { (b"\"[", b"]\"") } else { (b"", b"") };
+    let Some((scheme, host)) = told else {
+        return [b"for=", open, node.as_bytes(), close, b"", b"", b"", b"", b"", b""];
+    };
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    let quote: &[u8] = if host.bytes().all(token) { b"" } else { b"\"" };
-    for piece in [b";host=", quote, host.as_bytes(), quote] {
-        out.extend_from_slice(piece);
-    }
+    // A quote or a backslash would need an escape, and no host has one.
+    let (label, quote, host): (&[u8], &[u8], &str) = match host {
+        host if host.is_empty() || host.contains(['"', '\\']) => (b"", b"", ""),
+        host if host.bytes().all(token) => (b";host=", b"", host),
+        host => (b";host=", b"\"", host),
+    };
+    let (scheme, host) = (scheme.as_bytes(), host.as_bytes());
+    [b"for=", open, node.as_bytes(), close, b";proto=", scheme, label, quote, host, quote]
 }
 
 #[cfg(test)]
