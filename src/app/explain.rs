@@ -88,7 +88,8 @@ fn find<'a>(args: &ExplainArgs, loaded: &'a Loaded) -> Result<Explanation<'a>, V
         .map_err(|problem| Verdict::no(format!("refused with 400: the path can be read in two ways ({problem:?})")))?;
     let listener = listener(args.listener.as_deref(), settings).map_err(cannot)?;
     let target = (&*path, args.path.as_str());
-    if let Some(answer) = ahead::https(listener, settings, args.host.as_deref(), target, &headers)? {
+    let host = args.host.as_deref().or_else(|| headers.get("host")?.to_str());
+    if let Some(answer) = ahead::https(listener, settings, host, target, &headers)? {
         return Ok(Explanation {
             listener,
             answer: Some(answer),
@@ -109,7 +110,7 @@ fn find<'a>(args: &ExplainArgs, loaded: &'a Loaded) -> Result<Explanation<'a>, V
             problems.iter().map(|(index, problem)| format!("routes[{index}]: {problem}")).collect();
         cannot(words.join("\n"))
     })?;
-    match router.find(host_only(args.host.as_deref().unwrap_or_default()), &path, &method, &headers, query) {
+    match router.find(host_only(host.unwrap_or_default()), &path, &method, &headers, query) {
         Found::Route { index, .. } => {
             let route = &settings.routes[index];
             ahead::switches(loaded, listener, Some((index, route)), &method)?;

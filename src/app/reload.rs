@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use files::{compiled as compiled_files, listeners as listener_files, watched};
-use read::{load, read, tried, without_origins};
+use read::{load, read, without_origins};
 
 use super::kept::{Found, Good, Kept};
 use super::watch::{self, Content, Watcher, Why};
@@ -223,8 +223,9 @@ impl Reloader {
             Found::InMemory(good) => Ok(good),
             Found::OnDisk { hash, text } => {
                 let file = self.file.clone().unwrap_or_else(|| PathBuf::from(format!("{hash}.yaml")));
-                let loaded = load(&text, &file.display().to_string(), file.parent().unwrap_or(Path::new(".")))?;
-                let loaded = tried(loaded, &self.running.loaded.settings)?;
+                let base = file.parent().unwrap_or(Path::new("."));
+                // What only the next start would meet is no reason to keep from what was good.
+                let loaded = without_origins(load(&text, &file.display().to_string(), base)?);
                 if loaded.hash != hash {
                     let words = format!(
                         "the text of plan {hash} is kept, but a secret file has changed since, \

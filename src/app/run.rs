@@ -130,7 +130,7 @@ impl Outrigger {
         for note in &loaded.notes {
             tracing::warn!("{note}");
         }
-        let problems = trial::problems(&loaded, None);
+        let problems = trial::at_start(&loaded);
         if !problems.is_empty() {
             return Err(Cannot::new(problems.iter().map(ToString::to_string)));
         }

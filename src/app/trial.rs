@@ -6,43 +6,34 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::settings::{LogTarget, Settings};
 use crate::config::{Kind, Loaded, Problem};
 use crate::core::units::Address;
+use crate::state::clock;
 use crate::telemetry;
 
 /// A control socket is bound under a longer name first; the system takes 107 bytes.
 const CONTROL_PATH_MAX: usize = 99;
 const ABSENT: ErrorKind = ErrorKind::NotFound;
 
+/// What a start itself asks ahead, for words with a place. Listeners are not asked for: they may have been lent to us
+/// from where we cannot see, and they are bound at once.
+pub fn at_start(loaded: &Loaded) -> Vec<Problem> {
+    let mut trial = Trial { loaded, problems: Vec::new() };
+    trial.places(None);
+    trial.controls(None);
+    trial.problems
+}
+
 /// Everything that a start with this configuration would refuse. A reload gives what is `running`: what is as it was
 /// must not keep it from the rest.
 pub fn problems(loaded: &Loaded, running: Option<&Settings>) -> Vec<Problem> {
     let settings = &loaded.settings;
     let mut trial = Trial { loaded, problems: Vec::new() };
-    if let Some(directory) = &settings.state_directory
-        && running.is_none_or(|running| running.state_directory.as_ref() != Some(directory))
-    {
-        trial.state(directory);
-    }
-    if let Some(base) = &settings.traces.otlp
-        && running.is_none_or(|running| running.traces.otlp.as_ref() != Some(base))
-    {
-        trial.collector(base);
-    }
-    if let LogTarget::File(path) = &settings.access_log.to
-        && running.is_none_or(|running| running.access_log.to != settings.access_log.to)
-    {
-        trial.log(path);
-    }
-    if running.is_none_or(|running| running.ops != settings.ops) {
-        trial.control("ops.address", &settings.ops);
-    }
-    if running.is_none_or(|running| running.admin.address != settings.admin.address) {
-        trial.control("admin.address", &settings.admin.address);
-    }
+    trial.places(running);
+    trial.controls(running);
     for (place, listener) in settings.listeners.iter().enumerate() {
         let is = |running: &Settings| running.listeners.iter().any(|running| running.address == listener.address);
         if running.is_some_and(is) {
@@ -59,6 +50,26 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
+    /// Where is written to, unless it is written to already.
+    fn places(&mut self, running: Option<&Settings>) {
+        let settings = &self.loaded.settings;
+        if let Some(directory) = &settings.state_directory
+            && running.is_none_or(|running| running.state_directory.as_ref() != Some(directory))
+        {
+            self.state(directory);
+        }
+        if let Some(base) = &settings.traces.otlp
+            && running.is_none_or(|running| running.traces.otlp.as_ref() != Some(base))
+        {
+            self.collector(base);
+        }
+        if let LogTarget::File(path) = &settings.access_log.to
+            && running.is_none_or(|running| running.access_log.to != settings.access_log.to)
+        {
+            self.log(path);
+        }
+    }
+
     fn problem(&mut self, path: &str, found: String, expected: &str, hint: Option<&str>) {
         self.problems.push(Problem {
             kind: Kind::Wrong,
@@ -69,6 +80,16 @@ impl Trial<'_> {
             expected: expected.to_owned(),
             hint: hint.map(str::to_owned),
         });
+    }
+
+    fn controls(&mut self, running: Option<&Settings>) {
+        let settings = &self.loaded.settings;
+        if running.is_none_or(|running| running.ops != settings.ops) {
+            self.control("ops.address", &settings.ops);
+        }
+        if running.is_none_or(|running| running.admin.address != settings.admin.address) {
+            self.control("admin.address", &settings.admin.address);
+        }
     }
 
     fn state(&mut self, state: &Path) {
@@ -95,7 +116,7 @@ impl Trial<'_> {
             }
             // To open a pipe and leave again would end its reader.
             Ok(_) => Ok(()),
-            Err(cause) if cause.kind() == ABSENT => parent(path),
+            Err(cause) if cause.kind() == ABSENT => parent(&led_to(path)),
             Err(cause) => Err(cause.to_string()),
         };
         if let Err(cause) = tried {
@@ -158,8 +179,53 @@ fn writable(directory: &Path) -> Result<(), String> {
     made_in(there)
 }
 
-/// Makes something and takes it away.
+/// Makes a file and takes it away. Its name is nobody else's: what was left by one that was killed is in nobody's way.
 fn made_in(directory: &Path) -> Result<(), String> {
-    let tried = directory.join(format!(".try.{}", std::process::id()));
-    fs::create_dir(&tried).and_then(|()| fs::remove_dir(&tried)).map_err(|cause| cause.to_string())
+    let tried = directory.join(format!(".outrigger-try-{:016x}", clock::random()));
+    let made = fs::OpenOptions::new().write(true).create_new(true).open(&tried);
+    made.and_then(|_| fs::remove_file(&tried)).map_err(|cause| cause.to_string())
+}
+
+/// Where a link leads that leads nowhere yet.
+fn led_to(path: &Path) -> PathBuf {
+    let mut at = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(next) = fs::read_link(&at) else { break };
+        at = at.parent().unwrap_or(Path::new(".")).join(next);
+    }
+    at
+}
+
+/// As the system follows them.
+const LINKS_MAX: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_try_leaves_nothing_and_is_in_nobodys_way() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let here = directory.path();
+        // Many at once, each as if it had the same process id.
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..100).for_each(|_| made_in(here).expect("it can be written to")));
+            }
+        });
+        assert_eq!(fs::read_dir(here).expect("it is there").count(), 0);
+        assert!(made_in(&here.join("none")).is_err());
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_yet_is_tried_where_it_leads() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (link, there) = (directory.path().join("access.log"), directory.path().join("logs"));
+        fs::create_dir(&there).expect("a directory");
+        std::os::unix::fs::symlink("logs/real.log", &link).expect("a link");
+        assert_eq!(led_to(&link), there.join("real.log"));
+        let round = directory.path().join("round");
+        std::os::unix::fs::symlink(&round, &round).expect("a link");
+        assert_eq!(led_to(&round), round);
+    }
 }

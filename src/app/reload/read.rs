@@ -30,7 +30,7 @@ pub fn load(text: &str, name: &str, base: &Path) -> Result<Loaded, Vec<String>> 
 }
 
 /// What the next start would refuse is refused now, while somebody looks.
-pub fn tried(loaded: Loaded, running: &Settings) -> Result<Loaded, Vec<String>> {
+fn tried(loaded: Loaded, running: &Settings) -> Result<Loaded, Vec<String>> {
     let problems = trial::problems(&loaded, Some(running));
     if problems.is_empty() {
         Ok(without_origins(loaded))
