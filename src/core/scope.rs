@@ -3,12 +3,15 @@
 //!
 //! A target is known to fail by itself once it has failed [`RUN_MIN`] times in a row and others have done well since
 //! it began to. Its further failures are no evidence then, until it does well, until nobody has done well elsewhere for
-//! [`HORIZON`], or until it has not been asked for as long. When everything fails, nothing does well elsewhere, so all
+//! [`HORIZON`], until it has failed [`SHARE_MAX`] times as often as others have done well, or until it has not been asked
+//! for as long. When everything fails, nothing does well elsewhere, so all
 //! of it counts. Fixed memory: of more targets than [`TARGETS_MAX`] at a time, every failure counts.
 
 use std::time::{Duration, Instant};
 
 const RUN_MIN: u32 = 5;
+/// Failures for each success elsewhere: above it the target is what the app is there for, and the others are probes.
+const SHARE_MAX: u32 = 20;
 const TARGETS_MAX: usize = 8;
 const HORIZON: Duration = Duration::from_secs(60);
 
@@ -23,8 +26,9 @@ struct Failing {
     target: u64,
     run: u32,
     last: Instant,
-    /// When another target did well, since this one began to fail.
+    /// When another target did well, since this one began to fail, and how often.
     well_elsewhere: Option<Instant>,
+    well: u32,
 }
 
 impl Scope {
@@ -32,12 +36,14 @@ impl Scope {
     pub fn failed(&mut self, target: u64, now: Instant) -> bool {
         self.forget(now);
         if let Some(known) = self.failing.iter_mut().flatten().find(|known| known.target == target) {
-            let alone = known.run >= RUN_MIN && known.well_elsewhere.is_some_and(|at| is_fresh(at, now));
+            let alone = known.run >= RUN_MIN
+                && known.run <= known.well.saturating_mul(SHARE_MAX)
+                && known.well_elsewhere.is_some_and(|at| is_fresh(at, now));
             (known.run, known.last) = (known.run.saturating_add(1), now);
             return alone;
         }
         if let Some(free) = self.failing.iter_mut().find(|place| place.is_none()) {
-            *free = Some(Failing { target, run: 1, last: now, well_elsewhere: None });
+            *free = Some(Failing { target, run: 1, last: now, well_elsewhere: None, well: 0 });
         }
         false
     }
@@ -47,7 +53,7 @@ impl Scope {
         for place in &mut self.failing {
             match place {
                 Some(known) if known.target == target => *place = None,
-                Some(known) => known.well_elsewhere = Some(now),
+                Some(known) => (known.well_elsewhere, known.well) = (Some(now), known.well.saturating_add(1)),
                 None => {}
             }
         }
@@ -93,6 +99,17 @@ mod tests {
         let late = now + HORIZON;
         scope.failing[0].as_mut().unwrap().last = late;
         assert!(!scope.failed(1, late));
+    }
+
+    #[test]
+    fn what_is_nearly_all_that_is_asked_for_is_not_alone() {
+        let now = origin();
+        let mut scope = failing(RUN_MIN, now);
+        scope.did_well(2, now);
+        let alone = (0..100).take_while(|_| scope.failed(1, now)).count();
+        assert_eq!(alone as u32, SHARE_MAX - RUN_MIN + 1, "one success against twenty failures");
+        scope.did_well(2, now);
+        assert!(scope.failed(1, now), "two against fewer than forty");
     }
 
     #[test]

@@ -286,7 +286,13 @@ impl Run<'_> {
         let Came { tried, verdict, served, ended, note } = came;
         exchange.notes.extend(note);
         exchange.turn = in_flight;
-        let asked = Asked { path: exchange.uri.path(), again: !exchange.attempts.is_empty() };
+        let failed = |attempt: &&AttemptRecord| attempt.status == 0 || attempt.status >= 500;
+        let mut failed = exchange.attempts.iter().filter(failed);
+        let asked = Asked {
+            path: exchange.uri.path(),
+            again: failed.clone().next().is_some(),
+            again_there: failed.any(|attempt| attempt.status == 0 && attempt.endpoint == endpoint.name),
+        };
         if let Tried::Answer(response) = &tried {
             exchange.first_byte = Some(ended);
             if self.upgrade.is_none() && response.status == StatusCode::SWITCHING_PROTOCOLS {

@@ -17,8 +17,10 @@ use crate::state::clock;
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
     pub path: &'a str,
-    /// The request has been tried before.
+    /// The request has been tried before, and the app's answer was a failure or none came.
     pub again: bool,
+    /// The same endpoint has failed it before.
+    pub again_there: bool,
 }
 
 /// Dropped unsettled, it says nothing of the app and frees its places.
@@ -79,10 +81,14 @@ impl Permit {
             Outcome::Success if slow => Outcome::Slow,
             outcome => outcome,
         };
-        let again = |outcome| if asked.again && outcome == Outcome::Failure { Outcome::Repeated } else { outcome };
+        let again = |again, outcome| match outcome {
+            Outcome::Failure if again => Outcome::Repeated,
+            outcome => outcome,
+        };
         // Who could not be connected to has not been asked for anything.
         let (of_endpoint, of_route) = (verdict.reached.then_some(asked.path), Some(asked.path));
-        self.record((again(verdict.transport), of_endpoint), (again(answer), of_route), verdict.label, now);
+        let (transport, answer) = (again(asked.again_there, verdict.transport), again(asked.again, answer));
+        self.record((transport, of_endpoint), (answer, of_route), verdict.label, now);
     }
 
     /// For the endpoint and for the route: what it came to, and of what that may be the fault instead.
