@@ -100,7 +100,7 @@ impl Server {
             let told = Arc::clone(&ticks);
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
-                .spawn(move || worker::run(index, shared, told, runtime, orders))?;
+                .spawn(move || worker::run((index, workers.max(1)), shared, told, runtime, orders))?;
             Ok(WorkerHandle { commands, ticks, thread })
         };
         let workers = (0..workers.max(1)).map(start).collect::<std::io::Result<_>>().map_err(|problem| {

@@ -64,6 +64,8 @@ pub struct Worker {
     pub turns: Semaphore,
     /// Connections of the whole process, so that descriptors are left for the app's side, ops and files.
     pub connections_max: Cell<usize>,
+    /// So many workers there are.
+    of: usize,
     /// Who is to be woken when an order is given.
     wakers: RefCell<HashMap<u64, Waker>>,
     next: Cell<u64>,
@@ -140,9 +142,9 @@ impl Drop for Seat {
     }
 }
 
-/// The body of a worker's thread; returns when it is told to shut down or nobody commands it any more.
+/// The body of a worker's thread, one of so many; returns when it is told to shut down or nobody commands it any more.
 pub fn run(
-    index: usize,
+    (index, of): (usize, usize),
     shared: Arc<Shared>,
     ticks: Arc<Ticks>,
     runtime: tokio::runtime::Runtime,
@@ -154,7 +156,8 @@ pub fn run(
             proxy: Proxy::new(index, shared),
             ticks,
             turns: Semaphore::new(tls::HANDSHAKES_MAX),
-            connections_max: Cell::new(connections_max()),
+            connections_max: Cell::new(connections_max(of)),
+            of,
             wakers: RefCell::new(HashMap::new()),
             next: Cell::new(0),
         });
@@ -167,14 +170,17 @@ pub fn run(
 
 /// Half of the file descriptors that this process may have, but for those it needs for itself: each client may come to
 /// need another one towards the app.
-fn connections_max() -> usize {
+fn connections_max(workers: usize) -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-    (limit - DESCRIPTORS_KEPT.min(limit / 2)) / 2
+    let kept = DESCRIPTORS_KEPT + workers * DESCRIPTORS_OF_A_WORKER;
+    (limit - kept.min(limit / 2)) / 2
 }
 
-/// For listeners, ops, admin, files and runtimes.
-const DESCRIPTORS_KEPT: usize = 64;
+/// For ops, admin and files.
+const DESCRIPTORS_KEPT: usize = 48;
+/// For its runtime and its listeners.
+const DESCRIPTORS_OF_A_WORKER: usize = 8;
 
 async fn tick(worker: Rc<Worker>) {
     let mut every = interval(TICK);
@@ -196,7 +202,7 @@ async fn command(worker: &Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Comm
         match command {
             Command::Listen(shared, socket) => {
                 let slot = shared.slot;
-                worker.connections_max.set(connections_max()); // the limit may have been raised since the start
+                worker.connections_max.set(connections_max(worker.of)); // the limit may have been raised since the start
                 if let Some(listener) = listen(worker, shared, socket) {
                     listeners.insert(slot, listener);
                 }
