@@ -31,6 +31,7 @@ fn plain_listener(header: Duration, keep_alive: Duration) -> Listener {
         connections_max: CONNECTIONS_MAX,
         connections_per_client_max: None,
         half_close: false,
+        early_hints: true,
         upstream: None,
         direction: Direction::Inbound,
         request_header_timeout: header,
@@ -70,6 +71,13 @@ fn listener(map: Map<'_, '_>, place: usize, header: Duration, keep_alive: Durati
             "true: an HTTP/1 client that has ended its sending side waits for its answer; else it has left.",
         )
         .unwrap_or(false);
+    let early_hints = map
+        .boolean(
+            "early_hints",
+            "true",
+            "false keeps 102 and 103 of the app from clients that take them for the answer.",
+        )
+        .unwrap_or(true);
     let upstream = map.text("upstream", "Send every request to this upstream, without routes.");
     let direction = match map.choice(
         "direction",
@@ -91,6 +99,7 @@ fn listener(map: Map<'_, '_>, place: usize, header: Duration, keep_alive: Durati
         connections_max,
         connections_per_client_max: per_client,
         half_close,
+        early_hints,
         upstream,
         direction,
         request_header_timeout: header,

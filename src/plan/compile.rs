@@ -277,6 +277,7 @@ impl Compiler<'_> {
             connections_max: listener.connections_max,
             connections_per_client_max: listener.connections_per_client_max,
             half_close: listener.half_close,
+            early_hints: listener.early_hints,
             request_header_timeout: listener.request_header_timeout,
             keep_alive: listener.keep_alive,
             outbound: listener.direction == wanted::Direction::Outbound,

@@ -101,6 +101,8 @@ pub struct ListenerPlan {
     pub connections_per_client_max: Option<usize>,
     /// A client that has ended its sending side waits for its answer.
     pub half_close: bool,
+    /// 102 and 103 of the app pass to HTTP/1.1 clients.
+    pub early_hints: bool,
     pub request_header_timeout: Duration,
     pub keep_alive: Duration,
     /// Requests of the app to somebody else: `Host` becomes the upstream's, no client identity is added.

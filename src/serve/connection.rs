@@ -22,7 +22,7 @@ use super::gate::{Place, Turned};
 use super::http::{self, Ending};
 use super::http1;
 use super::io::ConnectionIo;
-use super::link::Link;
+use super::link::{Link, Manners};
 use super::proxy_protocol;
 use super::stream::{Raw, Stream};
 use super::tls::{self, HandshakeProblem};
@@ -49,7 +49,7 @@ content-length: 46\r\n\r\nThis port speaks HTTPS; use https:// with it.\n";
 pub async fn serve(worker: Rc<Worker>, seat: Seat, raw: Raw, peer: SocketAddr, place: Place) {
     let Some(plan) = worker.proxy.plan().listener(seat.slot()).cloned() else { return };
     let limits = Limits { head: plan.request_header_timeout, keep_alive: plan.keep_alive };
-    let half_close = plan.half_close;
+    let manners = Manners { half_close: plan.half_close, early_hints: plan.early_hints };
     // Boxed so that the long-lived part of the task stays small; a connection takes this way once.
     let prepared = seat.unless_ordered(Box::pin(prepare(&worker, &seat, &plan, raw, peer, place))).await;
     // Taken apart at once: what is moved on must not keep its room in the task.
@@ -63,13 +63,8 @@ pub async fn serve(worker: Rc<Worker>, seat: Seat, raw: Raw, peer: SocketAddr, p
         // Boxed so that an HTTP/1 connection's task does not reserve room for it.
         Box::pin(http::http2(io, front, &seat, &limits)).await
     } else {
-        clock::held(pin!(http1::serve(
-            Link::new(stream, first, half_close, Arc::clone(&activity)),
-            front,
-            &seat,
-            &limits
-        )))
-        .await
+        clock::held(pin!(http1::serve(Link::new(stream, first, manners, Arc::clone(&activity)), front, &seat, &limits)))
+            .await
     };
     finish(ending, &seat, &activity, (&worker.proxy, peer)).await;
 }

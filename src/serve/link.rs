@@ -29,8 +29,16 @@ use crate::proxy::{Feed, inbound::Broken};
 pub struct Link {
     inner: RefCell<Inner>,
     activity: Arc<Activity>,
-    /// The end of the client's bytes is not the client's end.
-    half_close: bool,
+    manners: Manners,
+}
+
+/// What a listener's clients can do.
+#[derive(Clone, Copy)]
+pub struct Manners {
+    /// They may end their bytes and wait for the answer; otherwise they have left.
+    pub half_close: bool,
+    /// They know interim answers from answers.
+    pub early_hints: bool,
 }
 
 struct Inner {
@@ -47,6 +55,8 @@ struct Inner {
     abandoned: bool,
     /// The client waits for 100 before it sends its body.
     continues: bool,
+    /// A 100 is among what is left to write.
+    owes: bool,
     /// What is left to write of what is said before the answer.
     interim: Vec<u8>,
     /// The task, while somebody else reads.
@@ -54,8 +64,7 @@ struct Inner {
 }
 
 impl Link {
-    /// `half_close`: a client that has ended its sending side waits for its answer; otherwise it has left.
-    pub fn new(stream: Stream, first: Bytes, half_close: bool, activity: Arc<Activity>) -> Rc<Self> {
+    pub fn new(stream: Stream, first: Bytes, manners: Manners, activity: Arc<Activity>) -> Rc<Self> {
         let inner = Inner {
             stream: Some(stream),
             read: BytesMut::from(first),
@@ -65,10 +74,11 @@ impl Link {
             body: Body::new(Framing::None, Extensions::Refused),
             abandoned: true,
             continues: false,
+            owes: false,
             interim: Vec::new(),
             task: None,
         };
-        Rc::new(Link { inner: RefCell::new(inner), activity, half_close })
+        Rc::new(Link { inner: RefCell::new(inner), activity, manners })
     }
 
     /// The next request's head and number; `None` when the client has ended the connection between two requests.
@@ -119,7 +129,7 @@ impl Link {
         }
         inner.read = BytesMut::new();
         match ready!(inner.fill(cx, 0)) {
-            Ok(0) if self.half_close => Poll::Pending,
+            Ok(0) if self.manners.half_close => Poll::Pending,
             Ok(0) | Err(_) => Poll::Ready(Ending::Broken),
             Ok(_) => Poll::Pending,
         }
@@ -200,7 +210,7 @@ impl Inner {
         self.body = Body::new(framing, Extensions::Refused);
         self.abandoned = head.framing == Framing::None || head.framing == Framing::Unclear;
         self.continues = head.continues && !self.abandoned;
-        self.interim = Vec::new();
+        (self.owes, self.interim) = (false, Vec::new());
     }
 
     fn fill(&mut self, cx: &mut Context<'_>, expected: u64) -> Poll<io::Result<usize>> {
@@ -214,9 +224,13 @@ impl Inner {
     fn poll_continue(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.continues && self.read.is_empty() {
             self.interim.extend_from_slice(CONTINUE);
+            self.owes = true;
         }
         self.continues = false;
-        self.poll_interim(cx)
+        let written = self.poll_interim(cx)?;
+        self.owes &= written.is_pending();
+        // Only a client that waits for it must have it before it sends on.
+        if self.owes { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -296,7 +310,7 @@ impl Feed for Link {
     /// Kept for the task, which writes it when the work for the answer waits. A client that does not take it misses it.
     fn inform(&self, status: StatusCode, fields: &Fields) {
         let interim = &mut self.inner.borrow_mut().interim;
-        if interim.len() < INTERIM_MAX {
+        if self.manners.early_hints && interim.len() < INTERIM_MAX {
             encode::response_head(interim, status, None, fields, (Writing::Never, Persistence::Usual));
         }
     }

@@ -271,12 +271,15 @@ fn early_hints_pass_while_the_client_still_sends() {
 }
 
 #[test]
-fn early_hints_are_not_for_http_1_0() {
-    // RFC 9110 §15.2: a 1xx must not be sent to an HTTP/1.0 client.
+fn early_hints_are_not_for_http_1_0_nor_for_clients_that_do_not_know_them() {
+    // RFC 9110 §15.2: a 1xx must not be sent to an HTTP/1.0 client. RFC 8297 §3: some HTTP/1.1 clients do not know them.
     let app = RawApp::answering(format!("HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n{OK}"));
-    let outrigger = Outrigger::before(&app, "");
-    let answer = wire::ask(outrigger.web(), "GET / HTTP/1.0\r\nHost: a\r\n\r\n");
-    assert_eq!((answer.status, answer.interim.len(), answer.text().as_str()), (200, 0, "ok"));
+    let without = "listeners: [{ name: web, address: \"127.0.0.1:0\", early_hints: false }]\n";
+    for (version, extra, hints) in [("1.0", "", 0), ("1.1", "", 1), ("1.1", without, 0)] {
+        let outrigger = Outrigger::before(&app, extra);
+        let answer = wire::ask(outrigger.web(), format!("GET / HTTP/{version}\r\nHost: a\r\n\r\n"));
+        assert_eq!((answer.status, answer.interim.len()), (200, hints), "{version} {extra}");
+    }
 }
 
 #[test]

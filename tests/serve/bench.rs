@@ -159,6 +159,7 @@ fn settings(options: &Options, app: u16) -> Settings {
             connections_max: options.connections_max,
             connections_per_client_max: options.per_client,
             half_close: false,
+            early_hints: true,
             upstream: None,
             direction: wanted::Direction::Inbound,
             request_header_timeout: options.head,

@@ -17,6 +17,8 @@ pub struct Listener {
     pub connections_per_client_max: Option<usize>,
     /// A client that has ended its sending side waits for its answer.
     pub half_close: bool,
+    /// 102 and 103 of the app pass to HTTP/1.1 clients.
+    pub early_hints: bool,
     /// Every request goes to this upstream, without routes.
     pub upstream: Option<String>,
     pub direction: Direction,
