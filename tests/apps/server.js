@@ -51,6 +51,7 @@ const routes = {
     res.setHeader('set-cookie', ['a=1; Path=/', 'b=2; HttpOnly']);
     res.end(req.headers.cookie || '');
   },
+  '/hinted': (req, res) => res.writeEarlyHints({ link: '</a.css>; rel=preload' }, () => res.end('page')),
   '/missing': (req, res) => { res.statusCode = 404; res.end('no such thing'); },
   '/broken': (req, res) => { res.statusCode = 500; res.end('it broke'); },
   '/empty': (req, res) => { res.statusCode = 204; res.end(); },

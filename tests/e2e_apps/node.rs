@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::support::curl::curl;
 use crate::support::tools::{self, Running};
-use crate::support::wire;
+use crate::support::{Outrigger, config, wire};
 use crate::{Stand, bytes, digest, same, with_tls};
 
 fn node() -> Option<Running> {
@@ -37,6 +37,25 @@ fn curl_sees_the_same() {
     ];
     for (arguments, path) in asked {
         stand.same(&[&["-H", "Host: app.example"], *arguments].concat(), path);
+    }
+}
+
+#[test]
+fn early_hints_pass_but_not_over_http_2() {
+    let Some(app) = node() else { return };
+    let direct = app.address();
+    let hints = |address| {
+        let answer = wire::get(address, "/hinted");
+        let links: Vec<String> = answer.interim.iter().filter_map(|hint| hint.get("link").map(str::to_owned)).collect();
+        (answer.status, answer.text(), links)
+    };
+    let outrigger = Outrigger::run(config(direct, ""));
+    assert_eq!(hints(outrigger.web()), hints(direct));
+    assert_eq!(hints(direct).2, ["</a.css>; rel=preload"]);
+    let (outrigger, _) = with_tls(direct);
+    for version in ["--http1.1", "--http2"] {
+        let seen = curl(&[version], &format!("https://{}/hinted", outrigger.web()));
+        assert_eq!((seen.status, seen.text().as_str(), seen.get("link")), (200, "page", None), "{version}");
     }
 }
 
