@@ -4,8 +4,8 @@
 //! A target is known to fail by itself once it has failed [`RUN_MIN`] times in a row and others have done well since
 //! it began to. Its further failures are no evidence then, until it does well, until nobody has done well elsewhere for
 //! [`HORIZON`], until it has failed [`SHARE_MAX`] times as often as others have done well, or until it has not been asked
-//! for as long. When everything fails, nothing does well elsewhere, so all
-//! of it counts. Fixed memory: of more targets than [`TARGETS_MAX`] at a time, every failure counts.
+//! for as long. When everything fails, nothing does well elsewhere, so all of it counts. Fixed memory: of more targets
+//! than [`TARGETS_MAX`] at a time, every failure counts.
 
 use std::time::{Duration, Instant};
 
